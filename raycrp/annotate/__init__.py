@@ -1,0 +1,1 @@
+"""Stage four: LLM-RT names the reaction type from the input alone (Eq 9)."""

@@ -1,0 +1,1 @@
+"""Molecules and reactions, with RDKit behind one door."""

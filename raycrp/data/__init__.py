@@ -1,0 +1,1 @@
+"""Stage one: from a data set to clean task rows."""

@@ -1,0 +1,1 @@
+"""Stage three: reaction types found by Algorithm 1."""

@@ -1,0 +1,1 @@
+"""Stage two: input and output vectors of the training rows."""

@@ -1,0 +1,1 @@
+"""Stage seven: predictions and their scores."""

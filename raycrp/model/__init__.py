@@ -1,0 +1,1 @@
+"""T5 backbones: tokenizers, encoding, decoding and labelling; no Ray."""

@@ -1,0 +1,193 @@
+"""Ray Data jobs over tables of the run folder: sharded, resumable, the same on any cluster.
+
+A source table is cut into shards of a fixed number of rows. An actor pool takes shards, and each
+becomes one Parquet file that appears whole or not at all. What a shard holds never depends on the
+number of actors, on retries or on where a killed run left off, so neither does the result; a
+shard that is already there is not computed again, and none can be written twice.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from raycrp.errors import RunError
+from raycrp.run import RunFolder
+
+logger = logging.getLogger(__name__)
+
+TableFunction = Callable[[pa.Table], pa.Table]
+"""Takes a shard's rows and returns as many rows, in any order."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive rows of one Parquet file.
+
+    Args:
+        index: Number of the shard in its table.
+        source: Path of the file, relative to the run folder.
+        offset: First row.
+        length: Number of rows.
+    """
+
+    index: int
+    source: str
+    offset: int
+    length: int
+
+    @property
+    def file_name(self) -> str:
+        """Name of the shard's output file."""
+        return f"shard-{self.index:06d}.parquet"
+
+
+def map_shards(
+    run: RunFolder,
+    *,
+    source: str | Sequence[str],
+    target: str,
+    function: Callable[..., TableFunction],
+    arguments: Mapping[str, Any],
+    schema: pa.Schema,
+    rows_per_shard: int,
+    num_actors: int = 1,
+    gpus_per_actor: float = 0,
+) -> int:
+    """Apply a table function, built once per actor, to every shard of one or more tables.
+
+    Args:
+        run: The run folder; workers read and write it directly.
+        source: Folders of Parquet files, relative to the run folder.
+        target: Folder of the output, relative to the run folder.
+        function: Class or factory whose instances map a shard's table to the output table.
+        arguments: Keyword arguments of ``function``, small and picklable.
+        schema: Schema that the output is cast to.
+        rows_per_shard: Rows of a shard at most.
+        num_actors: Actors at once.
+        gpus_per_actor: GPUs of each actor.
+
+    Returns:
+        Number of rows written by this and earlier attempts, equal to the rows of the sources.
+
+    Raises:
+        RunError: If the rows written are not as many as the rows read.
+    """
+    started = time.monotonic()
+    sources = [source] if isinstance(source, str) else list(source)
+    shards = list_shards(run, sources=sources, rows_per_shard=rows_per_shard)
+    present = set(run.list_names(target))
+    missing = [shard for shard in shards if shard.file_name not in present]
+    if missing:
+        _run_job(
+            missing,
+            worker_arguments={
+                "run": run,
+                "target": target,
+                "function": function,
+                "arguments": dict(arguments),
+                "schema": schema,
+            },
+            num_actors=min(num_actors, len(missing)),
+            gpus_per_actor=gpus_per_actor,
+        )
+    num_rows = sum(shard.length for shard in shards)
+    num_written = run.num_rows(target)
+    if num_written != num_rows:
+        raise RunError(f"{run.uri(target)} holds {num_written} rows, expected {num_rows}")
+    seconds = time.monotonic() - started
+    logger.info(
+        "%s: %d rows in %d shards (%d already there), %.1f s",
+        target,
+        num_rows,
+        len(shards),
+        len(shards) - len(missing),
+        seconds,
+    )
+    return num_rows
+
+
+def list_shards(run: RunFolder, *, sources: Sequence[str], rows_per_shard: int) -> list[Shard]:
+    """Cut tables into shards; the same files give the same shards."""
+    shards: list[Shard] = []
+    for folder in sources:
+        for name in run.list_names(folder):
+            path = f"{folder}/{name}"
+            num_rows = run.num_rows(path)
+            for offset in range(0, num_rows, rows_per_shard):
+                length = min(rows_per_shard, num_rows - offset)
+                shards.append(Shard(len(shards), path, offset, length))
+    return shards
+
+
+def _run_job(
+    shards: Sequence[Shard],
+    *,
+    worker_arguments: dict[str, Any],
+    num_actors: int,
+    gpus_per_actor: float,
+) -> None:
+    dataset = ray.data.from_items(
+        [asdict(shard) for shard in shards], override_num_blocks=len(shards)
+    )
+    counts = dataset.map_batches(
+        _ShardWorker,
+        fn_constructor_kwargs=worker_arguments,
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors),
+        num_cpus=1,
+        num_gpus=gpus_per_actor or None,
+    )
+    for _ in counts.iter_batches(batch_size=None):
+        pass
+
+
+class _ShardWorker:
+    """Reads a shard, applies the function, writes the result."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        target: str,
+        function: Callable[..., TableFunction],
+        arguments: dict[str, Any],
+        schema: pa.Schema,
+    ) -> None:
+        self._run = run
+        self._target = target
+        self._schema = schema
+        self._function = function(**arguments)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        for values in batch.to_pylist():
+            shard = Shard(**values)
+            rows = read_shard(self._run, shard)
+            result = self._function(rows)
+            if result.num_rows != rows.num_rows:
+                raise RunError(
+                    f"{self._target}/{shard.file_name}: {rows.num_rows} rows in, "
+                    f"{result.num_rows} out"
+                )
+            result = result.select(self._schema.names).cast(self._schema)
+            self._run.write_table(f"{self._target}/{shard.file_name}", result)
+        return batch.select(["index", "length"])
+
+
+def read_shard(run: RunFolder, shard: Shard) -> pa.Table:
+    """Rows of a shard; only the row groups that hold them are read."""
+    with pq.ParquetFile(run.path(shard.source), filesystem=run.filesystem) as file:
+        first, groups, start = 0, [], None
+        for group in range(file.num_row_groups):
+            num_rows = file.metadata.row_group(group).num_rows
+            if first + num_rows > shard.offset and first < shard.offset + shard.length:
+                start = first if start is None else start
+                groups.append(group)
+            first += num_rows
+        table = file.read_row_groups(groups)
+    return table.slice(shard.offset - (start or 0), shard.length)

@@ -1,0 +1,1 @@
+"""Stage eight: one self-contained HTML page."""

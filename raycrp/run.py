@@ -1,0 +1,191 @@
+"""The run folder: where it is, files that appear whole or not at all, completion markers."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from raycrp.errors import RunError
+
+SUCCESS = "_SUCCESS.json"
+STARTED = "_STARTED.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's files, on a local disk or on object storage.
+
+    All paths are relative to the run folder and use ``/``. The object pickles to Ray workers.
+
+    Args:
+        storage: Local folder or ``pyarrow.fs`` URI that holds the run folders.
+        name: Name of the run.
+    """
+
+    storage: str
+    name: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the run folder is on a local (or mounted) disk."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @cached_property
+    def filesystem(self) -> fs.FileSystem:
+        """The file system of the storage, for pyarrow and Ray Data."""
+        return self._resolved[0]
+
+    @cached_property
+    def root(self) -> str:
+        """The run folder as a path inside ``filesystem``."""
+        return f"{self._resolved[1].rstrip('/')}/{self.name}"
+
+    def path(self, relative: str = "") -> str:
+        """A path inside ``filesystem``, as pyarrow and Ray Data want it."""
+        return f"{self.root}/{relative}".rstrip("/")
+
+    def uri(self, relative: str = "") -> str:
+        """A path or URI that Ray Train and Tune take as ``storage_path``."""
+        if self.is_local:
+            return self.path(relative)
+        return f"{self.storage.rstrip('/')}/{self.name}/{relative}".rstrip("/")
+
+    def exists(self, relative: str = "") -> bool:
+        """Whether a file or folder is there."""
+        return self.filesystem.get_file_info(self.path(relative)).type != fs.FileType.NotFound
+
+    def list_names(self, relative: str = "") -> list[str]:
+        """Sorted names inside a folder; empty if there is none."""
+        selector = fs.FileSelector(self.path(relative), allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def delete(self, relative: str) -> None:
+        """Remove a file or folder if it is there."""
+        kind = self.filesystem.get_file_info(self.path(relative)).type
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(relative))
+        elif kind == fs.FileType.File:
+            self.filesystem.delete_file(self.path(relative))
+
+    def read_bytes(self, relative: str) -> bytes:
+        """Contents of a file.
+
+        Raises:
+            RunError: If it is not there.
+        """
+        try:
+            with self.filesystem.open_input_stream(self.path(relative)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError as error:
+            raise RunError(f"{self.uri(relative)} is missing; run its stage again") from error
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
+        """Write a file that appears whole or not at all."""
+        if self.is_local:
+            _replace_file(Path(self.path(relative)), data)
+            return
+        with self.filesystem.open_output_stream(self.path(relative)) as stream:
+            stream.write(data)
+
+    def read_json(self, relative: str) -> Any:
+        """A JSON file's value.
+
+        Raises:
+            RunError: If the file is not there.
+        """
+        return json.loads(self.read_bytes(relative))
+
+    def write_json(self, relative: str, value: Any) -> None:
+        """Write a value as indented JSON, whole or not at all."""
+        self.write_bytes(relative, (json.dumps(value, indent=2) + "\n").encode())
+
+    def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file, or all Parquet files of a folder."""
+        return pq.read_table(self.path(relative), columns=columns, filesystem=self.filesystem)
+
+    def num_rows(self, relative: str) -> int:
+        """Rows of a Parquet file, or of all Parquet files of a folder, from the footers."""
+        if relative.endswith(".parquet"):
+            return int(pq.read_metadata(self.path(relative), filesystem=self.filesystem).num_rows)
+        return sum(self.num_rows(f"{relative}/{name}") for name in self.list_names(relative))
+
+    def write_table(self, relative: str, table: pa.Table) -> None:
+        """Write one Parquet file, whole or not at all."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        self.write_bytes(relative, sink.getvalue().to_pybytes())
+
+    def local_dir(self, relative: str) -> Path:
+        """A folder as local files: itself on a local disk, else a copy of it.
+
+        Raises:
+            RunError: If it is not there.
+        """
+        if not self.exists(relative):
+            raise RunError(f"{self.uri(relative)} is missing; run its stage again")
+        if self.is_local:
+            return Path(self.path(relative))
+        target = Path(tempfile.gettempdir()) / "raycrp" / str(os.getpid()) / self.name / relative
+        if not target.exists():
+            fs.copy_files(self.path(relative), str(target), source_filesystem=self.filesystem)
+        return target
+
+    @contextmanager
+    def new_local_dir(self, relative: str) -> Iterator[Path]:
+        """A local folder to fill, which takes the place of ``relative`` when the block ends."""
+        if self.is_local:
+            final = Path(self.path(relative))
+            final.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        else:
+            scratch = Path(tempfile.mkdtemp(prefix="raycrp-"))
+        try:
+            yield scratch
+            self.delete(relative)
+            if self.is_local:
+                scratch.chmod(0o755)
+                scratch.replace(final)
+            else:
+                fs.copy_files(
+                    str(scratch), self.path(relative), destination_filesystem=self.filesystem
+                )
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @cached_property
+    def _resolved(self) -> tuple[fs.FileSystem, str]:
+        if "://" not in self.storage:
+            return fs.LocalFileSystem(), str(Path(self.storage).expanduser().resolve())
+        try:
+            filesystem, base = fs.FileSystem.from_uri(self.storage)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RunError(f"run.storage '{self.storage}' cannot be opened: {error}") from error
+        return filesystem, base
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"storage": self.storage, "name": self.name}
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(scratch).chmod(0o644)
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""Metrics out of a run: JSON Lines and TensorBoard."""
