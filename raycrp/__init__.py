@@ -1,3 +1,3 @@
-"""Knowledge elicitation for chemical reaction prediction (SLM4CRP) as a distributed system on Ray."""
+"""Self-feedback knowledge elicitation for chemical reaction prediction, on Ray."""
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from raycrp.config import Config, result_settings
+from raycrp.config import Config, DataSource, dump_yaml, result_settings
 from raycrp.run import STARTED, SUCCESS, RunFolder
 
 
@@ -117,9 +117,65 @@ def start_stage(run: RunFolder, status: StageStatus) -> None:
 
 def finish_stage(run: RunFolder, status: StageStatus, *, summary: Mapping[str, Any]) -> None:
     """Mark a stage as done; written last."""
-    run.write_json(
-        f"{status.stage}/{SUCCESS}", {"digest": status.digest, "summary": dict(summary)}
-    )
+    run.write_json(f"{status.stage}/{SUCCESS}", {"digest": status.digest, "summary": dict(summary)})
+
+
+def describe_plan(config: Config, *, inputs_digest: str) -> str:
+    """The resolved settings, and for each stage what is done, what will run and what it takes.
+
+    Args:
+        config: The resolved configuration.
+        inputs_digest: Digest of the data files that the run reads.
+
+    Returns:
+        Text for the terminal.
+    """
+    run = RunFolder(config.run.storage, config.run.name)
+    statuses = stage_statuses(config, run, inputs_digest=inputs_digest)
+    resources = stage_resources(config)
+    lines = [dump_yaml(config), f"run folder: {run.uri()}", ""]
+    lines.append(f"{'stage':<10} {'state':<10} {'rows in':>10} {'rows out':>10}  resources")
+    for status in statuses:
+        summary = status.summary or {}
+        state = "done" if status.is_done else "resume" if status.is_started else "run"
+        rows_in = summary.get("rows_in", _expected_rows(config, status.stage))
+        rows_out = summary.get("rows_out", "?")
+        lines.append(
+            f"{status.stage:<10} {state:<10} {rows_in!s:>10} {rows_out!s:>10}  "
+            f"{resources[status.stage]}"
+        )
+    return "\n".join(lines)
+
+
+def stage_resources(config: Config) -> dict[Stage, str]:
+    """What each stage asks of the Ray cluster, in words."""
+    trials = config.elicit.max_concurrent_trials
+    train = config.train
+    return {
+        Stage.DATA: f"{config.data.num_processes or 'all'} local CPUs",
+        Stage.EMBED: _actors(config.embed.num_actors, config.embed.gpus_per_actor),
+        Stage.ELICIT: (
+            f"{trials or 'as many as fit'} trials at once x ({config.elicit.cpus_per_trial:g} CPU, "
+            f"{config.elicit.gpus_per_trial:g} GPU)"
+        ),
+        Stage.ANNOTATE: _actors(config.annotate.num_actors, config.annotate.gpus_per_actor),
+        Stage.PROMPT: _actors(config.prompt.num_actors, config.prompt.gpus_per_actor),
+        Stage.TRAIN: (
+            f"{train.num_workers} workers x ({train.cpus_per_worker:g} CPU, {train.use_gpu:d} GPU)"
+        ),
+        Stage.EVALUATE: _actors(config.evaluate.num_actors, config.evaluate.gpus_per_actor),
+        Stage.REPORT: "1 local CPU",
+    }
+
+
+def _actors(num_actors: int, gpus_per_actor: float) -> str:
+    return f"{num_actors} actors x (1 CPU, {gpus_per_actor:g} GPU)"
+
+
+def _expected_rows(config: Config, stage: Stage) -> str:
+    if stage is Stage.DATA and config.data.source is DataSource.CORPUS:
+        return str(config.data.num_reactions)
+    return "?"
 
 
 def _stage_status(run: RunFolder, stage: Stage, digest: str) -> StageStatus:

@@ -1,0 +1,177 @@
+"""The command line: each command loads the configuration and calls one function.
+
+Ray, torch and RDKit are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raycrp.errors import ConfigError, RaycrpError
+
+if TYPE_CHECKING:
+    from raycrp.config import Config
+    from raycrp.plan import Stage
+    from raycrp.run import RunFolder
+
+app = typer.Typer(
+    name="raycrp",
+    help="Train chemical reaction models that elicit their own reaction types (SLM4CRP), on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG... [section.key=value ...]",
+        help="YAML files, merged in order, and single settings; later ones win.",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+STAGE_PANEL = "One stage, and what it needs before it"
+STAGE_HELP = {
+    "data": "Read, clean and split the reactions.",
+    "embed": "Embed inputs and outputs of the training rows with LLM-RT.",
+    "elicit": "Search encoding x N for reaction types (Algorithm 1).",
+    "annotate": "Name every row's reaction type from its input alone.",
+    "prompt": "Choose instructions and fuse them with the reaction types.",
+    "train": "Fine-tune LLM-CRP with Ray Train and DeepSpeed.",
+    "evaluate": "Predict the test split and score it.",
+    "report": "Write the HTML report.",
+}
+
+
+def main() -> None:
+    """Run the command line; what a user can act on ends in one line and exit code 2."""
+    try:
+        app()
+    except RaycrpError as error:
+        cause = getattr(error, "cause", None)
+        message = str(cause if isinstance(cause, RaycrpError) else error)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def run(
+    arguments: ConfigArguments,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, and start nothing.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Carry out all stages, leaving out those that are done."""
+    if dry_run:
+        from raycrp.data.read import inputs_digest
+        from raycrp.plan import describe_plan
+
+        config = _load(arguments)
+        print(describe_plan(config, inputs_digest=inputs_digest(config.data)))
+        return
+    _run_until("report", arguments, verbose)
+
+
+@app.command()
+def validate(arguments: ConfigArguments) -> None:
+    """Check configurations, each YAML file on its own, and say what is wrong."""
+    from raycrp.config import load_config
+
+    paths, overrides = _split_arguments(arguments)
+    problems = []
+    for path in paths:
+        try:
+            load_config([path], overrides)
+        except ConfigError as error:
+            problems.append(f"{path}:\n  " + str(error).replace("\n", "\n  "))
+        else:
+            print(f"{path}: ok")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run or model folder.")],
+    smiles: Annotated[list[str], typer.Argument(metavar="SMILES...", help="Inputs.")],
+    task: Annotated[
+        str, typer.Option(help="forward, retrosynthesis or reagent.", show_default=False)
+    ],
+    top_k: Annotated[int, typer.Option(min=1, help="Answers for each input.")] = 5,
+) -> None:
+    """Predict products, reactants or reagents of the molecules given."""
+    from raycrp.evaluate.predict import describe_predictions, load_predictor
+
+    predictions = load_predictor(model).predict(smiles, task=task, top_k=top_k)
+    print(describe_predictions(predictions))
+
+
+@app.command()
+def doctor() -> None:
+    """Check Python, torch, Ray, DeepSpeed, memory, disk and the cluster; exit 1 on trouble."""
+    from raycrp.doctor import run_checks
+
+    checks = run_checks()
+    for check in checks:
+        print(f"{'ok  ' if check.is_ok else 'FAIL'}  {check.name:<10} {check.detail}")
+        if not check.is_ok:
+            print(f"      {'':<10} remedy: {check.remedy}")
+    if not all(check.is_ok for check in checks):
+        raise typer.Exit(code=1)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(arguments: ConfigArguments, verbose: Verbose = False) -> None:
+        _run_until(stage, arguments, verbose)
+
+    command.__doc__ = STAGE_HELP[stage]
+    return command
+
+
+for _stage in STAGE_HELP:
+    app.command(name=_stage, rich_help_panel=STAGE_PANEL)(_stage_command(_stage))
+
+
+def _run_until(stage: str, arguments: list[str], verbose: bool) -> None:
+    config = _load(arguments)
+    _configure_logging(config, verbose)
+    from raycrp.pipeline import run_pipeline
+    from raycrp.plan import Stage
+
+    _print_outcome(run_pipeline(config, until=Stage(stage)), Stage(stage))
+
+
+def _print_outcome(run: "RunFolder", stage: "Stage") -> None:
+    if stage in ("evaluate", "report"):
+        print(run.read_bytes("evaluate/scores.md").decode())
+    print(f"{stage}: {run.path('report/index.html' if stage == 'report' else stage)}")
+
+
+def _load(arguments: list[str]) -> "Config":
+    from raycrp.config import load_config
+
+    paths, overrides = _split_arguments(arguments)
+    return load_config(paths, overrides)
+
+
+def _split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    overrides = [argument for argument in arguments if "=" in argument]
+    paths = [argument for argument in arguments if "=" not in argument]
+    if not paths:
+        raise ConfigError("give at least one YAML file, such as tune_configs/demo.yaml")
+    return paths, overrides
+
+
+def _configure_logging(config: "Config", verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )

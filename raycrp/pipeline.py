@@ -1,0 +1,85 @@
+"""The whole run, top to bottom: the stages in order, each skipped when it is done."""
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from raycrp.annotate.stage import run_annotate
+from raycrp.config import Config, dump_yaml
+from raycrp.data.read import inputs_digest
+from raycrp.data.stage import run_data
+from raycrp.elicit.stage import run_elicit
+from raycrp.embed.stage import run_embed
+from raycrp.evaluate.stage import run_evaluate
+from raycrp.plan import Stage, finish_stage, needed_stages, stage_statuses, start_stage
+from raycrp.prompt.stage import run_prompt
+from raycrp.prompt.templates import prompt_words
+from raycrp.report.stage import run_report
+from raycrp.run import RunFolder
+from raycrp.session import connected_ray
+from raycrp.train.stage import run_train
+
+logger = logging.getLogger(__name__)
+
+
+def run_pipeline(config: Config, *, until: Stage = Stage.REPORT) -> RunFolder:
+    """Carry out a stage and all it needs; what is done already is not done again.
+
+    Args:
+        config: The resolved configuration, written to the run folder before any work.
+        until: The last stage wanted.
+
+    Returns:
+        The run folder.
+    """
+    run = RunFolder(config.run.storage, config.run.name)
+    digest = inputs_digest(config.data)
+    _write_settings(config, run)
+    with connected_ray(num_cpus=config.run.num_cpus):
+        for stage in needed_stages(until):
+            _run_stage(stage, config, run, digest)
+    return run
+
+
+def _run_stage(stage: Stage, config: Config, run: RunFolder, inputs: str) -> None:
+    status = stage_statuses(config, run, inputs_digest=inputs)[list(Stage).index(stage)]
+    if status.is_done:
+        logger.info("%s: done already", stage)
+        return
+    logger.info("%s: %s", stage, "resuming" if status.is_started else "starting")
+    started = time.monotonic()
+    start_stage(run, status)
+    summary = STAGE_FUNCTIONS[stage](config, run)
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    finish_stage(run, status, summary=summary)
+    logger.info("%s: finished in %.1f s", stage, summary["seconds"])
+
+
+def _run_data(config: Config, run: RunFolder) -> dict[str, Any]:
+    return run_data(config, run, words=prompt_words(config.data.tasks))
+
+
+STAGE_FUNCTIONS: Mapping[Stage, Callable[[Config, RunFolder], dict[str, Any]]] = {
+    Stage.DATA: _run_data,
+    Stage.EMBED: run_embed,
+    Stage.ELICIT: run_elicit,
+    Stage.ANNOTATE: run_annotate,
+    Stage.PROMPT: run_prompt,
+    Stage.TRAIN: run_train,
+    Stage.EVALUATE: run_evaluate,
+    Stage.REPORT: run_report,
+}
+
+
+def _write_settings(config: Config, run: RunFolder) -> None:
+    run.write_bytes("config.yaml", dump_yaml(config).encode())
+    packages = ("raycrp", "ray", "torch", "transformers", "deepspeed", "scikit-learn", "rdkit")
+    environment = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+    }
+    run.write_json("environment.json", environment)

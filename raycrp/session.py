@@ -1,0 +1,68 @@
+"""The connection to Ray: a cluster that is named, or one started here for the run."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from raycrp.errors import ClusterError
+
+logger = logging.getLogger(__name__)
+
+LOCAL = "local"
+CONNECT_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def connected_ray(*, num_cpus: int | None = None) -> Iterator[None]:
+    """Ray on the cluster of ``RAY_ADDRESS``, else one started on this machine and ended after.
+
+    Args:
+        num_cpus: CPUs of a Ray started here; all of the machine's if None.
+
+    Raises:
+        ClusterError: If no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or LOCAL
+    _check_reachable(address)
+    local_options = {"num_cpus": num_cpus} if address == LOCAL else {}
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, **local_options)
+    except (ConnectionError, RuntimeError) as error:
+        raise _unreachable(address, str(error).splitlines()[0]) from error
+    try:
+        logger.info("ray: %s, %s", address, describe_cluster())
+        yield
+    finally:
+        ray.shutdown()
+
+
+def describe_cluster() -> str:
+    """Nodes, CPUs and GPUs of the connected cluster, in words."""
+    resources = ray.cluster_resources()
+    num_nodes = sum(node["Alive"] for node in ray.nodes())
+    return f"{num_nodes} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for minutes where nothing listens; a socket knows at once."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from error
+
+
+def _unreachable(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}; start it, correct the "
+        "address or the token (RAY_AUTH_MODE=token), or unset RAY_ADDRESS to run on this machine"
+    )
