@@ -1,0 +1,266 @@
+"""The prompt stage: LLM-CRP before training, and the enhanced prompt of every row (Eq 10-12)."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from raycrp.config import (
+    Backbone,
+    Config,
+    Device,
+    InstructionChoice,
+    PromptConfig,
+    Task,
+    TrainReactionType,
+)
+from raycrp.errors import RunError
+from raycrp.prompt.select import (
+    adaptability,
+    choose_instructions,
+    fixed_instructions,
+    random_instructions,
+)
+from raycrp.prompt.templates import compose_prompt, load_templates, reaction_type_name
+from raycrp.ray_data import map_shards
+from raycrp.run import RunFolder
+from raycrp.schemas import PROMPTS, RtSource, Split
+
+if TYPE_CHECKING:
+    from raycrp.model.encode import TextEncoder
+
+LLM_CRP_DIR = "prompt/llm_crp"
+ELICIT_SUMMARY = "elicit/summary.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What decides a row's prompt.
+
+    Args:
+        instruction: How its instruction is chosen.
+        use_reaction_type: Whether the prompt names the reaction type.
+        train_reaction_type: Whose reaction types training rows carry.
+        seed: Seed of the control ``random``.
+        device: Where the encoder runs.
+        token_budget: Rows times longest row of one padded batch of the encoder, in tokens.
+        max_tokens: Longest text that the encoder reads whole, in tokens.
+    """
+
+    instruction: InstructionChoice
+    use_reaction_type: bool
+    train_reaction_type: TrainReactionType
+    seed: int
+    device: Device
+    token_budget: int
+    max_tokens: int
+
+
+def run_prompt(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Make LLM-CRP as it is before training, and write the prompts of all splits.
+
+    Args:
+        config: The resolved configuration.
+        run: The run folder, with the data, elicit and annotate stages done.
+
+    Returns:
+        Rows in and out, rows by split, and how often each template was chosen.
+    """
+    started = time.monotonic()
+    tasks = config.data.tasks
+    num_types = read_num_types(run, tasks=tasks)
+    _save_llm_crp(run, backbone=config.model.llm_crp, num_types=num_types, seed=config.run.seed)
+    settings = PromptSettings(
+        instruction=config.prompt.instruction,
+        use_reaction_type=config.prompt.use_reaction_type,
+        train_reaction_type=config.prompt.train_reaction_type,
+        seed=config.run.seed,
+        device=config.run.device,
+        token_budget=config.embed.token_budget,
+        max_tokens=config.embed.max_tokens,
+    )
+    rows = {
+        split.value: _write_split(run, split=split, settings=settings, section=config.prompt)
+        for split in Split
+    }
+    num_rows = sum(rows.values())
+    summary = {
+        "rows_in": num_rows,
+        "rows_out": num_rows,
+        "rejected": 0,
+        "seconds": time.monotonic() - started,
+        "rows": rows,
+        "template_counts": _count_templates(run),
+    }
+    logger.info("prompt: %d rows, %.1f s", num_rows, summary["seconds"])
+    return summary
+
+
+def read_num_types(run: RunFolder, *, tasks: Sequence[Task]) -> dict[Task, int]:
+    """Number of reaction types that elicitation settled on, by task.
+
+    Args:
+        run: The run folder, with the elicit stage done.
+        tasks: Tasks of the run.
+    """
+    summary = run.read_json(ELICIT_SUMMARY)
+    return {task: int(summary[task.value]["num_clusters"]) for task in tasks}
+
+
+class PromptWriter:
+    """Table function from annotated rows to prompts; built once in each actor.
+
+    Args:
+        run: The run folder.
+        split: Split of the rows.
+        settings: What decides a row's prompt.
+    """
+
+    def __init__(self, run: RunFolder, split: Split, settings: PromptSettings) -> None:
+        self._settings = settings
+        self._clusters: dict[int, int] | None = None
+        self._encoder: TextEncoder | None = None
+        self._template_vectors: dict[Task, np.ndarray] = {}
+        if split is Split.TRAIN and settings.train_reaction_type is TrainReactionType.CLUSTER:
+            self._clusters = _read_clusters(run)
+        if settings.instruction is InstructionChoice.ADAPTIVE:
+            self._encoder = _load_encoder(run, settings)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Prompts of these rows, in their order."""
+        row_ids = rows["row_id"].to_pylist()
+        tasks = [Task(name) for name in rows["task"].to_pylist()]
+        inputs = rows["input"].to_pylist()
+        types, source = self._reaction_types(row_ids, rows["reaction_type"].to_pylist())
+        choices = self._choices(row_ids, tasks, inputs)
+        templates = [load_templates()[task][i] for task, i in zip(tasks, choices, strict=True)]
+        prompts = [
+            compose_prompt(
+                template.text,
+                reaction_type_name=None if rt is None else reaction_type_name(task, rt),
+                input_text=text,
+            )
+            for template, task, rt, text in zip(templates, tasks, types, inputs, strict=True)
+        ]
+        made = {
+            "template_id": [template.id for template in templates],
+            "reaction_type": types,
+            "rt_source": [source.value] * len(row_ids),
+            "prompt": prompts,
+        }
+        columns = {
+            name: pa.array(made[name], PROMPTS.field(name).type) if name in made else rows[name]
+            for name in PROMPTS.names
+        }
+        return pa.table(columns)
+
+    def _reaction_types(
+        self, row_ids: Sequence[int], predicted: Sequence[int]
+    ) -> tuple[Sequence[int | None], RtSource]:
+        if not self._settings.use_reaction_type:
+            return [None] * len(row_ids), RtSource.NONE
+        if self._clusters is None:
+            return predicted, RtSource.PREDICTED
+        missing = [row_id for row_id in row_ids if row_id not in self._clusters]
+        if missing:
+            raise RunError(
+                f"elicit/reaction_types lacks {len(missing)} training rows, first row_id "
+                f"{missing[0]}; run the elicit stage again"
+            )
+        return [self._clusters[row_id] for row_id in row_ids], RtSource.CLUSTER
+
+    def _choices(
+        self, row_ids: Sequence[int], tasks: Sequence[Task], inputs: Sequence[str]
+    ) -> np.ndarray:
+        choices = np.zeros(len(row_ids), dtype=np.int64)
+        for task in sorted(set(tasks)):
+            places = [i for i, other in enumerate(tasks) if other is task]
+            choices[places] = self._choose(
+                task, [row_ids[i] for i in places], [inputs[i] for i in places]
+            )
+        return choices
+
+    def _choose(self, task: Task, row_ids: Sequence[int], inputs: Sequence[str]) -> np.ndarray:
+        if self._settings.instruction is InstructionChoice.FIXED:
+            return fixed_instructions(len(row_ids))
+        if self._encoder is None:
+            num_templates = len(load_templates()[task])
+            return random_instructions(
+                row_ids, num_templates=num_templates, seed=self._settings.seed
+            )
+        if task not in self._template_vectors:
+            texts = [template.text for template in load_templates()[task]]
+            self._template_vectors[task] = self._encoder.encode(texts)
+        vectors = self._encoder.encode(inputs)
+        scores = adaptability(vectors, template_vectors=self._template_vectors[task])
+        return choose_instructions(scores)
+
+
+def _save_llm_crp(
+    run: RunFolder, *, backbone: Backbone, num_types: Mapping[Task, int], seed: int
+) -> None:
+    from raycrp.model.t5 import save_backbone
+
+    if run.exists(LLM_CRP_DIR):
+        return
+    names = [
+        reaction_type_name(task, number)
+        for task, count in num_types.items()
+        for number in range(count)
+    ]
+    with run.new_local_dir(LLM_CRP_DIR) as folder:
+        save_backbone(
+            backbone,
+            tokenizer_dir=run.local_dir("data/tokenizer"),
+            target=folder,
+            seed=seed,
+            new_tokens=names,
+        )
+
+
+def _write_split(
+    run: RunFolder, *, split: Split, settings: PromptSettings, section: PromptConfig
+) -> int:
+    return map_shards(
+        run,
+        source=f"annotate/{split}",
+        target=f"prompt/{split}",
+        function=PromptWriter,
+        arguments={"run": run, "split": split, "settings": settings},
+        schema=PROMPTS,
+        rows_per_shard=section.rows_per_shard,
+        num_actors=section.num_actors,
+        gpus_per_actor=section.gpus_per_actor,
+    )
+
+
+def _read_clusters(run: RunFolder) -> dict[int, int]:
+    table = run.read_table("elicit/reaction_types", columns=["row_id", "reaction_type"])
+    return dict(zip(table["row_id"].to_pylist(), table["reaction_type"].to_pylist(), strict=True))
+
+
+def _load_encoder(run: RunFolder, settings: PromptSettings) -> "TextEncoder":
+    from raycrp.model.encode import TextEncoder
+
+    return TextEncoder(
+        run.local_dir(LLM_CRP_DIR),
+        device=settings.device,
+        token_budget=settings.token_budget,
+        max_tokens=settings.max_tokens,
+    )
+
+
+def _count_templates(run: RunFolder) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for split in Split:
+        if run.list_names(f"prompt/{split}"):
+            table = run.read_table(f"prompt/{split}", columns=["template_id"])
+            counts.update(table["template_id"].to_pylist())
+    return dict(sorted(counts.items()))
