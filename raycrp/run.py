@@ -62,7 +62,7 @@ class RunFolder:
 
     def exists(self, relative: str = "") -> bool:
         """Whether a file or folder is there."""
-        return self.filesystem.get_file_info(self.path(relative)).type != fs.FileType.NotFound
+        return bool(self.filesystem.get_file_info(self.path(relative)).type != fs.FileType.NotFound)
 
     def list_names(self, relative: str = "") -> list[str]:
         """Sorted names inside a folder; empty if there is none."""

@@ -31,9 +31,12 @@ def connected_ray(*, num_cpus: int | None = None) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or LOCAL
     _check_reachable(address)
-    local_options = {"num_cpus": num_cpus} if address == LOCAL else {}
     try:
-        ray.init(address=address, logging_level=logging.WARNING, **local_options)
+        ray.init(
+            address=address,
+            num_cpus=num_cpus if address == LOCAL else None,
+            logging_level=logging.WARNING,
+        )
     except (ConnectionError, RuntimeError) as error:
         raise _unreachable(address, str(error).splitlines()[0]) from error
     try:

@@ -1,0 +1,78 @@
+import os
+import pickle
+
+import pyarrow as pa
+import pytest
+
+from raycrp.errors import RunError
+from raycrp.run import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(str(tmp_path), "r")
+
+
+def test_a_file_is_written_whole_and_leaves_nothing_beside_it(run):
+    run.write_bytes("a/b.txt", b"one")
+    run.write_bytes("a/b.txt", b"two")
+    assert run.read_bytes("a/b.txt") == b"two"
+    assert run.list_names("a") == ["b.txt"]
+
+
+def test_an_interrupted_write_keeps_the_old_file(run, monkeypatch):
+    run.write_bytes("a.txt", b"old")
+
+    def fail(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run.write_bytes("a.txt", b"new")
+    assert run.read_bytes("a.txt") == b"old"
+    assert run.list_names() == ["a.txt"]
+
+
+def test_tables_and_row_counts(run):
+    run.write_table("t/one.parquet", pa.table({"x": [1, 2]}))
+    run.write_table("t/two.parquet", pa.table({"x": [3]}))
+    assert run.read_table("t")["x"].to_pylist() == [1, 2, 3]
+    assert run.num_rows("t") == 3
+    assert run.num_rows("t/one.parquet") == 2
+
+
+def test_a_missing_file_is_named(run):
+    with pytest.raises(RunError, match=r"nothing\.json is missing"):
+        run.read_json("nothing.json")
+    with pytest.raises(RunError, match="is missing"):
+        run.local_dir("nowhere")
+
+
+def test_a_new_folder_takes_the_old_ones_place_when_complete(run):
+    with run.new_local_dir("model") as folder:
+        (folder / "a").write_text("1")
+    with run.new_local_dir("model") as folder:
+        (folder / "b").write_text("2")
+    assert run.list_names("model") == ["b"]
+    with pytest.raises(RuntimeError), run.new_local_dir("model") as folder:  # noqa: PT012
+        (folder / "c").write_text("3")
+        raise RuntimeError
+    assert run.list_names("model") == ["b"]
+    assert run.list_names() == ["model"]
+
+
+def test_uris_are_storage_too(tmp_path):
+    run = RunFolder(f"file://{tmp_path}", "r")
+    run.write_json("x.json", {"a": 1})
+    assert (tmp_path / "r" / "x.json").is_file()
+    assert run.read_json("x.json") == {"a": 1}
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(RunError, match="cannot be opened"):
+        RunFolder("nonsense://bucket", "r").exists()
+
+
+def test_the_folder_pickles_after_use(run):
+    run.write_bytes("a", b"1")
+    assert pickle.loads(pickle.dumps(run)).read_bytes("a") == b"1"
