@@ -143,19 +143,21 @@ def mean_pool(hidden: torch.Tensor, *, mask: torch.Tensor) -> torch.Tensor:
 
 
 def tokenize_texts(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, max_tokens: int
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, max_tokens: int | None
 ) -> tuple[list[list[int]], list[bool]]:
     """Token ids of texts, each ending with the end-of-text token.
 
     Args:
         tokenizer: Its tokenizer.
         texts: Any texts.
-        max_tokens: Longer rows are cut; the end-of-text token stays.
+        max_tokens: Longer rows are cut, the end-of-text token stays; never cut if unset.
 
     Returns:
         Token ids of each text, and whether it was cut.
     """
     rows: list[list[int]] = tokenizer(list(texts))["input_ids"] if texts else []
+    if max_tokens is None:
+        return rows, [False] * len(rows)
     is_cut = [len(row) > max_tokens for row in rows]
     cut = [
         [*row[: max_tokens - 1], row[-1]] if long else row

@@ -1,0 +1,221 @@
+"""Answers of a T5: beam search over whole texts, and scores of a fixed set of labels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from raycrp.model.encode import (
+    Float32Array,
+    evaluating,
+    length_batches,
+    pad_rows,
+    tokenize_texts,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One answer of the beam search.
+
+    Args:
+        text: The decoded text, without special tokens.
+        log_probability: Sum of the log-probabilities of its tokens, the end of text included.
+    """
+
+    text: str
+    log_probability: float
+
+
+def beam_search(
+    model: "T5ForConditionalGeneration",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    *,
+    num_beams: int,
+    num_return: int,
+    max_new_tokens: int,
+    token_budget: int,
+    max_input_tokens: int | None = None,
+) -> list[list[Hypothesis]]:
+    """The most probable answers to each prompt.
+
+    Hypotheses are ranked by their log-probability, without a length penalty.
+
+    Args:
+        model: Runs where its weights are; its training mode is restored.
+        tokenizer: Its tokenizer.
+        prompts: Whole prompts, in any order; rows of similar length are decoded together.
+        num_beams: Beams of the search.
+        num_return: Answers for each prompt, at most ``num_beams``.
+        max_new_tokens: Longest answer in tokens, the end of text included.
+        token_budget: Rows times longest prompt of one padded batch, in tokens.
+        max_input_tokens: Longer prompts are cut to this; never cut if unset.
+
+    Returns:
+        For each prompt, in order, ``num_return`` hypotheses, best first.
+
+    Raises:
+        ValueError: If ``num_return`` exceeds ``num_beams``.
+    """
+    if num_return > num_beams:
+        raise ValueError(f"num_return ({num_return}) exceeds num_beams ({num_beams})")
+    results: list[list[Hypothesis]] = [[] for _ in prompts]
+    batches = _prompt_batches(
+        model, tokenizer, prompts, token_budget=token_budget, max_input_tokens=max_input_tokens
+    )
+    for places, ids, mask in batches:
+        sequences, scores = _generate(
+            model,
+            ids=ids,
+            mask=mask,
+            num_beams=num_beams,
+            num_return=num_return,
+            max_new_tokens=max_new_tokens,
+        )
+        texts = tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores.tolist(), strict=True)]
+        for row, place in enumerate(places):
+            results[place] = hypotheses[row * num_return : (row + 1) * num_return]
+    return results
+
+
+def score_labels(
+    model: "T5ForConditionalGeneration",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    *,
+    labels: Sequence[str],
+    token_budget: int,
+    max_input_tokens: int | None = None,
+) -> Float32Array:
+    """Log-probability of each of a fixed set of answers.
+
+    Where no label is the beginning of another, a label's score is the probability that the
+    answer starts with it: one decoder step for labels of one token. Otherwise the end of text is
+    counted too, so that "1" and "10" are told apart.
+
+    Args:
+        model: Runs where its weights are; its training mode is restored.
+        tokenizer: Its tokenizer.
+        prompts: Whole prompts.
+        labels: Distinct answers, of any number of tokens each.
+        token_budget: Rows times longest prompt of one padded batch, in tokens.
+        max_input_tokens: Longer prompts are cut to this; never cut if unset.
+
+    Returns:
+        Shape ``(len(prompts), len(labels))``, float32, not renormalised over the labels.
+
+    Raises:
+        ValueError: If two labels read as the same tokens.
+    """
+    paths = label_token_ids(tokenizer, labels)
+    scores = np.empty((len(prompts), len(labels)), dtype=np.float32)
+    batches = _prompt_batches(
+        model, tokenizer, prompts, token_budget=token_budget, max_input_tokens=max_input_tokens
+    )
+    for places, ids, mask in batches:
+        scores[places] = _score_paths(model, ids=ids, mask=mask, paths=paths).cpu().numpy()
+    return scores
+
+
+def label_token_ids(
+    tokenizer: "PreTrainedTokenizerBase", labels: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Token ids that tell the labels apart, with the end of text only where it is needed.
+
+    Raises:
+        ValueError: If two labels read as the same tokens.
+    """
+    rows = tokenizer(list(labels), add_special_tokens=False)["input_ids"]
+    paths = [tuple(row) for row in rows]
+    if len(set(paths)) != len(paths):
+        raise ValueError(f"labels {list(labels)} do not differ in the tokenizer's vocabulary")
+    prefixes = {path[:end] for path in paths for end in range(len(path))}
+    if prefixes.isdisjoint(paths):
+        return paths
+    return [(*path, tokenizer.eos_token_id) for path in paths]
+
+
+def _prompt_batches(
+    model: "T5ForConditionalGeneration",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    *,
+    token_budget: int,
+    max_input_tokens: int | None,
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    rows, _ = tokenize_texts(tokenizer, prompts, max_tokens=max_input_tokens)
+    for places in length_batches([len(row) for row in rows], token_budget=token_budget):
+        ids, mask = pad_rows(
+            [rows[place] for place in places],
+            pad_id=tokenizer.pad_token_id,
+            device=model.device,
+        )
+        yield places, ids, mask
+
+
+def _generate(
+    model: Any,
+    *,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    num_beams: int,
+    num_return: int,
+    max_new_tokens: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    with evaluating(model):
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            num_beams=num_beams,
+            num_return_sequences=num_return,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            early_stopping=num_beams > 1,
+            length_penalty=0.0,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        if num_beams > 1:
+            return output.sequences, output.sequences_scores
+        steps = model.compute_transition_scores(
+            output.sequences, output.scores, normalize_logits=True
+        )
+        is_answer = output.sequences[:, 1:] != model.config.pad_token_id
+        return output.sequences, steps.masked_fill(~is_answer, 0.0).sum(dim=1)
+
+
+def _score_paths(
+    model: Any, *, ids: torch.Tensor, mask: torch.Tensor, paths: Sequence[tuple[int, ...]]
+) -> torch.Tensor:
+    start = model.config.decoder_start_token_id
+    step_scores: dict[tuple[int, ...], torch.Tensor] = {}
+    with evaluating(model):
+        states = model.get_encoder()(input_ids=ids, attention_mask=mask)
+        for prefix in _longest_prefixes(paths):
+            decoder_ids = torch.tensor([[start, *prefix]], device=ids.device)
+            logits = model(
+                encoder_outputs=states,
+                attention_mask=mask,
+                decoder_input_ids=decoder_ids.expand(len(ids), -1),
+                use_cache=False,
+            ).logits
+            log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+            for end in range(len(prefix) + 1):
+                step_scores[prefix[:end]] = log_probabilities[:, end]
+        scores = [
+            sum(step_scores[path[:end]][:, path[end]] for end in range(len(path))) for path in paths
+        ]
+        return torch.stack([torch.as_tensor(score) for score in scores], dim=1)
+
+
+def _longest_prefixes(paths: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    prefixes = {path[:end] for path in paths for end in range(len(path))}
+    inner = {prefix[:end] for prefix in prefixes for end in range(len(prefix))}
+    return sorted(prefixes - inner)
