@@ -110,6 +110,14 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Decay(StrEnum):
+    """How the step size falls after warm-up."""
+
+    COSINE = "cosine"
+    INVERSE_SQRT = "inverse_sqrt"
+    CONSTANT = "constant"
+
+
 class Launcher(StrEnum):
     """What starts the training workers."""
 
@@ -290,12 +298,17 @@ class ElicitConfig(Section):
     """Rounds without a better accuracy before a trial stops."""
     kmeans_num_init: int = Field(default=3, ge=1)
     """Restarts of k-means; the lowest inertia wins."""
+    collapse_fraction: float = Field(default=0.5, gt=0, lt=1)
+    """A trial stops when its effective number of reaction types falls below this share of what it
+    was in round 0."""
     max_concurrent_trials: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
     """Trials at once; as many as fit if unset."""
     cpus_per_trial: Annotated[float, EXECUTION] = Field(default=1, gt=0)
     """CPUs of each trial."""
     gpus_per_trial: Annotated[float, EXECUTION] = Field(default=0, ge=0)
     """GPUs of each trial."""
+    max_failures: Annotated[int, EXECUTION] = Field(default=2, ge=-1)
+    """Times a trial starts again after its worker was lost; -1 is without limit."""
 
     @model_validator(mode="after")
     def _check_axes(self) -> Self:
@@ -328,6 +341,10 @@ class PromptConfig(Section):
     """Whether the prompt names the reaction type."""
     train_reaction_type: TrainReactionType = TrainReactionType.CLUSTER
     """Whose reaction types training prompts carry: k-means' (the paper) or LLM-RT's."""
+    refresh_steps: int | None = Field(default=50, ge=1)
+    """Training steps between refreshes of adaptive instructions by the live encoder. 1 is the
+    paper: each step encodes its inputs once more to choose. Above 1 a row's next instruction is
+    chosen from its own training pass. Null keeps the choices of LLM-CRP before training."""
     rows_per_shard: int = Field(default=1_024, ge=1)
     """Rows of one shard: the unit of work, retry and resume."""
     num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
@@ -354,11 +371,16 @@ class TrainConfig(Section):
     batch_size: int = Field(default=32, ge=1)
     """Global batch in rows."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Rows of one forward pass on one worker; the largest that divides the batch if unset."""
+    """Rows of one forward pass on one worker; its whole share of the batch if unset."""
+    token_budget: int = Field(default=16_384, ge=64)
+    """Rows times longest prompt and target of one forward pass, in tokens; a micro batch above
+    it is cut further."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak step size of AdamW."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the step size rises."""
+    decay: Decay = Decay.COSINE
+    """How the step size falls after that."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled weight decay of AdamW; norms and biases are left out."""
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -371,6 +393,8 @@ class TrainConfig(Section):
     """Validations without a lower loss before training stops."""
     eval_every_steps: int | None = Field(default=None, ge=1)
     """Steps between validations and checkpoints; one epoch if unset."""
+    log_every_steps: Annotated[int, EXECUTION] = Field(default=10, ge=1)
+    """Steps between two lines of metrics."""
     max_validation_rows: int = Field(default=2_000, ge=1)
     """Validation rows scored each time."""
     precision: Precision = Precision.AUTO
@@ -398,6 +422,8 @@ class EvaluateConfig(Section):
     """Rows times longest row of one padded batch, in tokens."""
     rows_per_shard: int = Field(default=256, ge=1)
     """Rows of one shard: the unit of work, retry and resume."""
+    num_resamples: int = Field(default=2_000, ge=100)
+    """Bootstrap draws behind each 95 % interval."""
     num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
     """Actors that predict at once."""
     gpus_per_actor: Annotated[float, EXECUTION] = Field(default=0, ge=0)

@@ -1,0 +1,146 @@
+"""The run folder's own account of a sweep: what has finished, each round, the best so far."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ray import tune
+
+from raycrp.config import Task
+from raycrp.elicit.select import Selection, select_trial
+from raycrp.elicit.trial import Record, Trial
+from raycrp.errors import ElicitError
+from raycrp.run import RunFolder
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = "elicit/rounds.jsonl"
+
+_WRITE_INTERVAL_S = 2.0
+_ROUND_FIELDS = (
+    "round",
+    "num_rows",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "majority_rate",
+    "kappa",
+    "information_bits",
+    "effective_types",
+    "smallest_share",
+    "agreement",
+    "has_collapsed",
+    "is_best",
+    "encoder_passes",
+    "seconds",
+)
+
+
+class SweepBoard(tune.Callback):
+    """Follows a sweep on the driver.
+
+    Args:
+        trials: All points of the search, those of earlier attempts included.
+        run: The run folder.
+        selection: Which trial of a task is the best.
+        fingerprint: Digest of all that results depend on.
+
+    Raises:
+        ElicitError: If a done file has another fingerprint.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], *, run: RunFolder, selection: Selection, fingerprint: str
+    ) -> None:
+        self._trials = {trial.trial_id: trial for trial in trials}
+        self._run = run
+        self._selection = selection
+        self._records: dict[str, Record] = {}
+        self._running: dict[str, list[Record]] = {}
+        self._written_at = 0.0
+        for trial in trials:
+            if run.exists(trial.done_path):
+                self._records[trial.trial_id] = _read_done(run, trial, fingerprint)
+
+    def missing_trials(self) -> list[Trial]:
+        """Trials that have not finished."""
+        return [trial for name, trial in self._trials.items() if name not in self._records]
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Add a round to the rounds file, at most every few seconds."""
+        metrics = {name: result.get(name) for name in _ROUND_FIELDS}
+        earlier = self._running.get(str(trial), [])
+        self._running[str(trial)] = [*earlier[: result["round"]], metrics]
+        if time.monotonic() - self._written_at > _WRITE_INTERVAL_S:
+            self._write_rounds()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take in a finished trial and drop the LLM-RTs that have lost."""
+        name = str(trial)
+        record = self._run.read_json(self._trials[name].done_path)
+        self._records[name] = record
+        self._running.pop(name, None)
+        self._drop_losers(self._trials[name].task)
+        logger.info(
+            "elicit: %d/%d %s: accuracy %.3f (%.3f to %.3f), kappa %.3f, %.2f bits, %.1f s",
+            len(self._records),
+            len(self._trials),
+            name,
+            record["accuracy"],
+            record["accuracy_low"],
+            record["accuracy_high"],
+            record["kappa"],
+            record["information_bits"],
+            record["seconds"],
+        )
+
+    def finish(self) -> list[Record]:
+        """Write the rounds file for the last time.
+
+        Returns:
+            The records of all trials, in the order of the search.
+        """
+        self._running.clear()
+        self._write_rounds()
+        for task in dict.fromkeys(trial.task for trial in self._trials.values()):
+            self._drop_losers(task)
+        return [self._records[name] for name in self._trials]
+
+    def _drop_losers(self, task: Task) -> None:
+        names = [name for name, trial in self._trials.items() if trial.task is task]
+        records = [self._records[name] for name in names if name in self._records]
+        best = select_trial(records, selection=self._selection)
+        for record in records:
+            if record["trial_id"] != best:
+                self._run.delete(self._trials[record["trial_id"]].labeler_path)
+
+    def _write_rounds(self) -> None:
+        lines = (json.dumps(line) + "\n" for line in self._round_lines())
+        self._run.write_bytes(ROUNDS, "".join(lines).encode())
+        self._written_at = time.monotonic()
+
+    def _round_lines(self) -> Iterator[Record]:
+        for name, trial in self._trials.items():
+            done = self._records[name]["rounds"] if name in self._records else []
+            for metrics in done or self._running.get(name, []):
+                yield {
+                    "trial_id": name,
+                    "task": trial.task.value,
+                    "encoding": trial.encoding.value,
+                    "num_clusters": trial.num_clusters,
+                    **metrics,
+                }
+
+
+def _read_done(run: RunFolder, trial: Trial, fingerprint: str) -> Record:
+    record: Record = run.read_json(trial.done_path)
+    if record["fingerprint"] != fingerprint:
+        raise ElicitError(
+            f"{run.uri(trial.done_path)} was made with other settings or data; "
+            "give the run another name, or delete its elicit folder"
+        )
+    return record

@@ -1,0 +1,168 @@
+"""Stage elicit: search for reaction types, choose the best trial of each task, keep its LLM-RT."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from raycrp.config import Config, Task
+from raycrp.elicit.final import finish_tasks
+from raycrp.elicit.llm_rt import LlmRtSettings
+from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
+from raycrp.elicit.select import Selection, select_trial
+from raycrp.elicit.sweep import SweepResources, absolute_run, run_sweep
+from raycrp.elicit.trial import Record, Trial, TrialSettings
+from raycrp.run import RunFolder
+from raycrp.schemas import TRIALS
+
+logger = logging.getLogger(__name__)
+
+TRIAL_TABLE = pa.schema(
+    [
+        *TRIALS,
+        pa.field("num_rows", pa.int64(), nullable=False),
+        pa.field("accuracy_low", pa.float64(), nullable=False),
+        pa.field("accuracy_high", pa.float64(), nullable=False),
+        pa.field("has_collapsed", pa.bool_(), nullable=False),
+        pa.field("encoder_passes", pa.int32(), nullable=False),
+        pa.field("cpu_seconds", pa.float64(), nullable=False),
+    ]
+)
+"""``TRIALS`` with the rows of D'_valid, the 95 % interval of the accuracy, and what it cost."""
+
+
+def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Find the reaction types of every task (Algorithm 1).
+
+    Args:
+        config: The resolved configuration.
+        run: The run folder, with the rows of the data stage and the vectors of the embed stage.
+
+    Returns:
+        Summary of the stage; that of each task is under ``tasks``.
+
+    Raises:
+        ElicitError: If the settings do not fit the data, or a trial fails.
+    """
+    started = time.monotonic()
+    rows = load_task_rows(run, tasks=config.data.tasks)
+    settings = config.elicit
+    check_settings(rows, encodings=settings.encodings, num_clusters=settings.num_clusters)
+    selection = Selection(settings.rule, settings.accuracy_floor)
+    trials, trial_settings = list_trials(config), _trial_settings(config)
+    records = run_sweep(
+        rows,
+        trials=trials,
+        settings=trial_settings,
+        resources=_resources(config),
+        selection=selection,
+        run=run,
+    )
+    best = {task: _best_trial(task, trials, records, selection) for task in rows}
+    _write_trials(run, records, best)
+    test_scores = finish_tasks(
+        best,
+        rows=rows,
+        settings=trial_settings,
+        run=absolute_run(run),
+        cpus=settings.cpus_per_trial,
+        gpus=settings.gpus_per_trial,
+    )
+    tasks = {
+        task.value: _describe_task(best[task], records=records, test=test_scores[task], rows=rows)
+        for task in rows
+    }
+    run.write_json("elicit/summary.json", tasks)
+    num_rows = sum(task_rows.num_rows for task_rows in rows.values())
+    return {
+        "rows_in": num_rows,
+        "rows_out": num_rows,
+        "rejected": 0,
+        "seconds": time.monotonic() - started,
+        "num_trials": len(records),
+        "trial_seconds": sum(record["seconds"] for record in records),
+        "trial_cpu_seconds": sum(record["cpu_seconds"] for record in records),
+        "encoder_passes": {
+            "shared": 1,
+            "feedback": sum(record["encoder_passes"] for record in records),
+        },
+        "tasks": tasks,
+    }
+
+
+def list_trials(config: Config) -> list[Trial]:
+    """All points of the search, in the order of the settings.
+
+    Args:
+        config: The resolved configuration.
+    """
+    return [
+        Trial(task, encoding, num_clusters)
+        for task in config.data.tasks
+        for encoding in config.elicit.encodings
+        for num_clusters in config.elicit.num_clusters
+    ]
+
+
+def _trial_settings(config: Config) -> TrialSettings:
+    return TrialSettings(
+        max_rounds=config.elicit.max_rounds,
+        patience=config.elicit.patience,
+        kmeans_num_init=config.elicit.kmeans_num_init,
+        collapse_fraction=config.elicit.collapse_fraction,
+        run_seed=config.run.seed,
+        llm_rt=LlmRtSettings(
+            kind=config.elicit.labeler,
+            has_feedback=config.elicit.max_rounds > 1,
+            token_budget=config.embed.token_budget,
+            max_tokens=config.embed.max_tokens,
+            device=config.run.device,
+        ),
+    )
+
+
+def _resources(config: Config) -> SweepResources:
+    return SweepResources(
+        cpus_per_trial=config.elicit.cpus_per_trial,
+        gpus_per_trial=config.elicit.gpus_per_trial,
+        max_concurrent_trials=config.elicit.max_concurrent_trials,
+        max_failures=config.elicit.max_failures,
+    )
+
+
+def _best_trial(
+    task: Task, trials: Sequence[Trial], records: Sequence[Record], selection: Selection
+) -> Trial:
+    of_task = [record for record in records if record["task"] == task]
+    best = select_trial(of_task, selection=selection)
+    return next(trial for trial in trials if trial.trial_id == best)
+
+
+def _write_trials(run: RunFolder, records: Sequence[Record], best: Mapping[Task, Trial]) -> None:
+    chosen = {trial.trial_id for trial in best.values()}
+    table = [{**record, "is_best": record["trial_id"] in chosen} for record in records]
+    columns = {name: [row[name] for row in table] for name in TRIAL_TABLE.names}
+    run.write_table("elicit/trials.parquet", pa.table(columns, schema=TRIAL_TABLE))
+
+
+def _describe_task(
+    trial: Trial,
+    *,
+    records: Sequence[Record],
+    test: Mapping[str, Any] | None,
+    rows: Mapping[Task, TaskRows],
+) -> dict[str, Any]:
+    record = next(record for record in records if record["trial_id"] == trial.trial_id)
+    names = ("encoding", "num_clusters", *TRIAL_TABLE.names[4:])
+    task_rows = rows[trial.task]
+    return {
+        "trial_id": trial.trial_id,
+        **{name: record[name] for name in names if name in record},
+        "num_train_rows": len(task_rows.train),
+        "num_valid_rows": len(task_rows.valid),
+        "num_test_rows": len(task_rows.test),
+        "num_trials": sum(other["task"] == trial.task for other in records),
+        "test": test,
+    }

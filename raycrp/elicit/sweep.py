@@ -1,0 +1,179 @@
+"""The search over encoding and N as one Ray Tune run for all tasks.
+
+A finished trial is known by its own done file, not by Ray Tune's state: a killed driver goes on
+with the trials that have none, whatever became of ``tuner.pkl``.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from raycrp.config import Encoding, Task
+from raycrp.elicit.progress import SweepBoard
+from raycrp.elicit.rows import TaskRows
+from raycrp.elicit.select import Selection
+from raycrp.elicit.trial import Record, Trial, TrialSettings, run_trial
+from raycrp.errors import ElicitError
+from raycrp.run import RunFolder
+
+logger = logging.getLogger(__name__)
+
+RAY_STORAGE = "elicit/tune/ray"
+
+
+@dataclass(frozen=True)
+class SweepResources:
+    """What trials run on.
+
+    Args:
+        cpus_per_trial: CPUs of each trial.
+        gpus_per_trial: GPUs of each trial.
+        max_concurrent_trials: Trials at once; as many as fit if None.
+        max_failures: Times a trial is started again after its worker was lost.
+    """
+
+    cpus_per_trial: float
+    gpus_per_trial: float
+    max_concurrent_trials: int | None
+    max_failures: int
+
+
+def run_sweep(
+    rows: Mapping[Task, TaskRows],
+    *,
+    trials: Sequence[Trial],
+    settings: TrialSettings,
+    resources: SweepResources,
+    selection: Selection,
+    run: RunFolder,
+) -> list[Record]:
+    """Run the trials that have not finished yet and return all of them.
+
+    Args:
+        rows: D_train by task; each is put into the object store once.
+        trials: The points of the search.
+        settings: What all trials share.
+        resources: What they run on.
+        selection: The rule; LLM-RTs of trials that have lost by it are deleted as the sweep runs.
+        run: The run folder.
+
+    Returns:
+        The records of all trials, in the order of ``trials``.
+
+    Raises:
+        ElicitError: If a trial fails, or done files belong to other settings or data.
+    """
+    run = absolute_run(run)
+    fingerprint = _fingerprint(rows, settings)
+    board = SweepBoard(trials, run=run, selection=selection, fingerprint=fingerprint)
+    missing = board.missing_trials()
+    if missing:
+        logger.info("elicit: %d of %d trials to run", len(missing), len(trials))
+        trainable = tune.with_parameters(
+            _run_in_tune,
+            rows={task: ray.put(task_rows) for task, task_rows in rows.items()},
+            settings=settings,
+            run=run,
+            fingerprint=fingerprint,
+        )
+        _run_tune(trainable, missing, resources=resources, run=run, board=board)
+    return board.finish()
+
+
+def absolute_run(run: RunFolder) -> RunFolder:
+    """The same run folder for processes that work in another folder, as Tune's trials do.
+
+    Args:
+        run: The run folder.
+    """
+    if not run.is_local:
+        return run
+    return RunFolder(str(Path(run.root).parent), run.name)
+
+
+def _run_in_tune(
+    config: Mapping[str, Any],
+    *,
+    rows: Mapping[Task, "ray.ObjectRef[TaskRows]"],
+    settings: TrialSettings,
+    run: RunFolder,
+    fingerprint: str,
+) -> None:
+    trial = _parse_trial(config)
+    run_trial(
+        trial,
+        rows=ray.get(rows[trial.task]),
+        settings=settings,
+        run=run,
+        fingerprint=fingerprint,
+        report=tune.report,
+    )
+
+
+def _run_tune(
+    trainable: Any,
+    trials: Sequence[Trial],
+    *,
+    resources: SweepResources,
+    run: RunFolder,
+    board: SweepBoard,
+) -> None:
+    request = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, request),
+        param_space={"trial": tune.grid_search([_parameters(trial) for trial in trials])},
+        tune_config=tune.TuneConfig(
+            metric="accuracy",
+            mode="max",
+            max_concurrent_trials=resources.max_concurrent_trials,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"attempt-{len(run.list_names(RAY_STORAGE)):03d}",
+            storage_path=run.path(RAY_STORAGE),
+            storage_filesystem=run.filesystem,
+            failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+            callbacks=[board],
+            verbose=0,
+        ),
+    )
+    errors = tuner.fit().errors
+    if errors:
+        raise ElicitError(
+            f"{len(errors)} of {len(trials)} trials failed, the first with: {errors[0]}; "
+            "what has finished is kept, so that the same command runs the rest"
+        ) from errors[0]
+
+
+def _parameters(trial: Trial) -> dict[str, Any]:
+    return {
+        "task": trial.task.value,
+        "encoding": trial.encoding.value,
+        "num_clusters": trial.num_clusters,
+    }
+
+
+def _parse_trial(config: Mapping[str, Any]) -> Trial:
+    values = config["trial"]
+    return Trial(Task(values["task"]), Encoding(values["encoding"]), values["num_clusters"])
+
+
+def _trial_name(tune_trial: Any) -> str:
+    return _parse_trial(tune_trial.config).trial_id
+
+
+def _fingerprint(rows: Mapping[Task, TaskRows], settings: TrialSettings) -> str:
+    parts = {
+        "settings": asdict(settings),
+        "rows": {task.value: task_rows.digest() for task, task_rows in sorted(rows.items())},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,189 @@
+"""One trial of the sweep: Algorithm 1 for one task, encoding and N, and what is kept of it."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raycrp.config import Encoding, Task
+from raycrp.elicit.feedback import FeedbackSettings, LlmRt, RoundResult, derive_seed, run_rounds
+from raycrp.elicit.llm_rt import LlmRtSettings, build_llm_rt
+from raycrp.elicit.rows import TaskRows
+from raycrp.run import RunFolder
+from raycrp.schemas import REACTION_TYPES
+
+logger = logging.getLogger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+Record = dict[str, Any]
+
+DONE = "elicit/tune/done"
+KEPT = "elicit/tune/kept"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point of the search: the same everywhere and every time.
+
+    Args:
+        task: The task.
+        encoding: Which vectors describe a reaction.
+        num_clusters: The N of the paper.
+    """
+
+    task: Task
+    encoding: Encoding
+    num_clusters: int
+
+    @property
+    def trial_id(self) -> str:
+        """Name of the trial in tables, folders and logs."""
+        return f"{self.task}-{self.encoding}-n{self.num_clusters}"
+
+    @property
+    def done_path(self) -> str:
+        """The file that says the trial has finished, written last."""
+        return f"{DONE}/{self.trial_id}.json"
+
+    @property
+    def types_path(self) -> str:
+        """Reaction types of its best round."""
+        return f"{KEPT}/{self.trial_id}/reaction_types.parquet"
+
+    @property
+    def labeler_path(self) -> str:
+        """LLM-RT of its best round, where training changed the encoder."""
+        return f"{KEPT}/{self.trial_id}/labeler"
+
+    def seed(self, run_seed: int) -> int:
+        """Seed of all random choices of the trial.
+
+        Args:
+            run_seed: The run's seed.
+        """
+        return derive_seed(run_seed, self.task, self.encoding, self.num_clusters)
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a sweep share.
+
+    Args:
+        max_rounds: Rounds at most; 1 is no feedback.
+        patience: Rounds without a better accuracy before a trial stops.
+        kmeans_num_init: Restarts of k-means.
+        collapse_fraction: Share of round 0's effective reaction types below which a trial stops.
+        run_seed: The run's seed.
+        llm_rt: How LLM-RT is built and trained.
+    """
+
+    max_rounds: int
+    patience: int
+    kmeans_num_init: int
+    collapse_fraction: float
+    run_seed: int
+    llm_rt: LlmRtSettings
+
+
+def run_trial(
+    trial: Trial,
+    *,
+    rows: TaskRows,
+    settings: TrialSettings,
+    run: RunFolder,
+    fingerprint: str,
+    report: Callable[[dict[str, Any]], None],
+) -> Record:
+    """Carry out a trial and keep its best round; its done file is written last.
+
+    Args:
+        trial: The point of the search.
+        rows: D_train of the trial's task.
+        settings: What all trials share.
+        run: The run folder, with an absolute storage.
+        fingerprint: Digest of all that the trial's result depends on.
+        report: Called with the figures of each round as it ends.
+
+    Returns:
+        The contents of the done file.
+    """
+    started, cpu_started = time.monotonic(), time.process_time()
+    llm_rt = build_llm_rt(rows, num_types=trial.num_clusters, settings=settings.llm_rt, run=run)
+    rounds: list[RoundResult] = []
+    for result in run_rounds(rows, llm_rt=llm_rt, settings=_feedback(trial, settings)):
+        rounds.append(result)
+        if result.is_best:
+            _keep_round(trial, rows=rows, result=result, llm_rt=llm_rt, run=run)
+        report(result.metrics())
+    record = {
+        "trial_id": trial.trial_id,
+        "task": trial.task.value,
+        "encoding": trial.encoding.value,
+        "num_clusters": trial.num_clusters,
+        **_best_of(rounds),
+        "seconds": time.monotonic() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+        "rounds": [result.metrics() for result in rounds],
+        "fingerprint": fingerprint,
+    }
+    run.write_json(trial.done_path, record)
+    return record
+
+
+def read_types(trial: Trial, *, run: RunFolder) -> IntArray:
+    """Reaction types of all rows in the best round of a finished trial, by ascending row id.
+
+    Args:
+        trial: The trial.
+        run: The run folder.
+    """
+    table = run.read_table(trial.types_path)
+    return np.asarray(table["reaction_type"].to_numpy(), dtype=np.int64)
+
+
+def _feedback(trial: Trial, settings: TrialSettings) -> FeedbackSettings:
+    return FeedbackSettings(
+        encoding=trial.encoding,
+        num_clusters=trial.num_clusters,
+        max_rounds=settings.max_rounds,
+        patience=settings.patience,
+        kmeans_num_init=settings.kmeans_num_init,
+        collapse_fraction=settings.collapse_fraction,
+        seed=trial.seed(settings.run_seed),
+    )
+
+
+def _keep_round(
+    trial: Trial, *, rows: TaskRows, result: RoundResult, llm_rt: LlmRt, run: RunFolder
+) -> None:
+    table = pa.table(
+        {
+            "row_id": rows.row_ids,
+            "task": [trial.task.value] * rows.num_rows,
+            "reaction_type": result.labels.astype(np.int32),
+        },
+        schema=REACTION_TYPES,
+    )
+    run.write_table(trial.types_path, table)
+    if llm_rt.learns_vectors:
+        with run.new_local_dir(trial.labeler_path) as folder:
+            llm_rt.save(folder)
+
+
+def _best_of(rounds: list[RoundResult]) -> Mapping[str, Any]:
+    best = next(result for result in reversed(rounds) if result.is_best)
+    metrics = best.metrics()
+    for name in ("round", "agreement", "has_collapsed", "is_best", "encoder_passes", "seconds"):
+        metrics.pop(name)
+    return {
+        **metrics,
+        "num_rounds": len(rounds),
+        "best_round": best.number,
+        "has_collapsed": rounds[-1].has_collapsed,
+        "encoder_passes": sum(result.encoder_passes for result in rounds),
+    }
