@@ -1,0 +1,279 @@
+"""The table of metrics, scores of a run per task with intervals, and how they are written down."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raycrp.config import Task
+from raycrp.evaluate import molecules, text
+from raycrp.evaluate.bootstrap import (
+    Estimate,
+    Interval,
+    Reduce,
+    bootstrap_intervals,
+    ratio_of_sums,
+)
+from raycrp.evaluate.molecules import Answers
+
+ALL_TASKS = "all"
+
+
+class Block(StrEnum):
+    """Which definitions a metric follows."""
+
+    PUBLISHED = "published"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score of a run.
+
+    Args:
+        title: Name in tables.
+        block: Which definitions it follows.
+        statistics: One value a row, or the statistics that ``reduce`` takes sums of.
+        reduce: From summed statistics to the score; the mean over rows if None.
+        higher_is_better: Direction.
+        is_share: Whether the score lies in [0, 1].
+        answers_needed: Answers of each row that the metric looks at.
+    """
+
+    title: str
+    block: Block
+    statistics: Callable[[Answers], NDArray[np.float64]]
+    reduce: Reduce | None = None
+    higher_is_better: bool = True
+    is_share: bool = True
+    answers_needed: int = 1
+
+
+@dataclass(frozen=True)
+class AnsweredRow:
+    """A test row with its answers.
+
+    Args:
+        reaction_key: The reaction; rows of one reaction are resampled together.
+        task: The task.
+        output: The right answer, as written in the data.
+        predictions: Answers as decoded, best first.
+    """
+
+    reaction_key: str
+    task: str
+    output: str
+    predictions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one task, or of the tasks together.
+
+    Args:
+        task: A task, or ``all``.
+        block: Which definitions the metric follows.
+        metric: Its name in ``METRICS``.
+        interval: Value and 95 % interval.
+        num_rows: Rows scored.
+        num_reactions: Different reactions among them.
+    """
+
+    task: str
+    block: str
+    metric: str
+    interval: Interval
+    num_rows: int
+    num_reactions: int
+
+
+def _bleu(answers: Answers) -> NDArray[np.float64]:
+    return text.bleu_statistics(answers.first, truths=answers.truths)
+
+
+def _meteor(answers: Answers) -> NDArray[np.float64]:
+    return text.meteor_scores(answers.first, truths=answers.truths)
+
+
+def _component(answers: Answers, *, column: int) -> NDArray[np.float64]:
+    return molecules.component_scores(answers)[:, column]
+
+
+def _strict_exact(title: str, *, top: int, flat: bool = False) -> Metric:
+    function = molecules.strict_exact_flat if flat else molecules.strict_exact
+    return Metric(title, Block.STRICT, partial(function, top=top), answers_needed=top)
+
+
+METRICS: Mapping[str, Metric] = {
+    "bleu": Metric("BLEU", Block.PUBLISHED, _bleu, reduce=text.bleu_of_sums),
+    "meteor": Metric("METEOR", Block.PUBLISHED, _meteor),
+    "exact_match": Metric("EM", Block.PUBLISHED, molecules.published_exact),
+    "similarity": Metric(
+        "Similarity", Block.PUBLISHED, molecules.published_similarity, reduce=ratio_of_sums
+    ),
+    "validity": Metric("Validity", Block.PUBLISHED, molecules.published_valid),
+    "exact_top1": _strict_exact("Exact top 1", top=1),
+    "exact_top3": _strict_exact("Exact top 3", top=3),
+    "exact_top5": _strict_exact("Exact top 5", top=5),
+    "exact_top10": _strict_exact("Exact top 10", top=10),
+    "exact_flat_top1": _strict_exact("Exact top 1, no stereo", top=1, flat=True),
+    "exact_flat_top3": _strict_exact("Exact top 3, no stereo", top=3, flat=True),
+    "exact_flat_top5": _strict_exact("Exact top 5, no stereo", top=5, flat=True),
+    "exact_flat_top10": _strict_exact("Exact top 10, no stereo", top=10, flat=True),
+    "reciprocal_rank": Metric("Mean reciprocal rank", Block.STRICT, molecules.reciprocal_rank),
+    "component_precision": Metric(
+        "Component precision", Block.STRICT, partial(_component, column=0)
+    ),
+    "component_recall": Metric("Component recall", Block.STRICT, partial(_component, column=1)),
+    "component_f1": Metric("Component F1", Block.STRICT, partial(_component, column=2)),
+    "symmetric_similarity": Metric(
+        "Symmetric similarity", Block.STRICT, molecules.symmetric_similarity
+    ),
+    "strict_validity": Metric("Validity, empty is invalid", Block.STRICT, molecules.strict_valid),
+    "distinct_valid": Metric(
+        "Distinct valid answers", Block.STRICT, molecules.num_distinct_valid, is_share=False
+    ),
+}
+"""Every metric by its name in the score table; a new one is a function and an entry here."""
+
+
+def score_tasks(
+    rows: Sequence[AnsweredRow], *, num_answers: int, num_resamples: int, seed: int
+) -> list[Score]:
+    """Score each task and, where there are several, all rows together.
+
+    The block ``published`` takes every row, as published scores do. In the block ``strict`` a row
+    that repeats another (same task, reaction, right molecules and answered molecules) counts once.
+
+    Args:
+        rows: Answered rows of any tasks.
+        num_answers: Answers asked for each row; metrics that need more are left out.
+        num_resamples: Bootstrap draws behind each interval.
+        seed: Seed of the draws.
+
+    Returns:
+        Scores in the order of tasks, then of ``METRICS``; none where there are no rows.
+    """
+    tasks = [task.value for task in Task if any(row.task == task for row in rows)]
+    groups = {task: [row for row in rows if row.task == task] for task in tasks}
+    if len(tasks) > 1:
+        groups[ALL_TASKS] = list(rows)
+    return [
+        score
+        for task, group in groups.items()
+        for block in Block
+        for score in _score_block(
+            group,
+            task=task,
+            block=block,
+            num_answers=num_answers,
+            num_resamples=num_resamples,
+            seed=seed,
+        )
+    ]
+
+
+def distinct_rows(rows: Sequence[AnsweredRow]) -> list[AnsweredRow]:
+    """Rows without those that repeat an earlier one, molecule by molecule."""
+    answers = _answers_of(rows)
+    known: dict[tuple[object, ...], AnsweredRow] = {}
+    for row, truth, answered in zip(
+        rows, answers.true_molecules, answers.answered_molecules, strict=True
+    ):
+        known.setdefault((row.task, row.reaction_key, truth, tuple(answered)), row)
+    return list(known.values())
+
+
+def scores_as_json(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, object]]]:
+    """Scores by task, block and metric, JSON-ready."""
+    nested: dict[str, dict[str, dict[str, object]]] = {}
+    for score in scores:
+        block = nested.setdefault(score.task, {}).setdefault(score.block, {})
+        block[score.metric] = {
+            "value": score.interval.value,
+            "low": score.interval.low,
+            "high": score.interval.high,
+            "num_rows": score.num_rows,
+            "num_reactions": score.num_reactions,
+        }
+    return nested
+
+
+def scores_as_markdown(scores: Sequence[Score]) -> str:
+    """One Markdown table a block: a row a metric, a column a task, each with its interval."""
+    tasks = list(dict.fromkeys(score.task for score in scores))
+    cells = {(score.task, score.metric): format_score(score) for score in scores}
+    lines: list[str] = []
+    for block in Block:
+        in_block = [score for score in scores if score.block == block]
+        if not in_block:
+            continue
+        names = list(dict.fromkeys(score.metric for score in in_block))
+        counts = {score.task: score.num_rows for score in in_block}
+        header = [f"{task} (n = {counts[task]:,})" for task in tasks]
+        lines += [f"### {block.value.capitalize()} definitions", ""]
+        lines += _markdown_row(["metric", *header])
+        lines += _markdown_row(["---", *["---:"] * len(tasks)])
+        for name in names:
+            row = [cells.get((task, name), "") for task in tasks]
+            lines += _markdown_row([METRICS[name].title, *row])
+        lines.append("")
+    return "\n".join(lines)
+
+
+def format_score(score: Score) -> str:
+    """Value and interval as text, such as ``.926 [.911, .940]``."""
+    value = score.interval
+    return f"{_number(value.value)} [{_number(value.low)}, {_number(value.high)}]"
+
+
+def _score_block(
+    rows: Sequence[AnsweredRow],
+    *,
+    task: str,
+    block: Block,
+    num_answers: int,
+    num_resamples: int,
+    seed: int,
+) -> list[Score]:
+    kept = distinct_rows(rows) if block is Block.STRICT else list(rows)
+    answers, clusters = _answers_of(kept), [row.reaction_key for row in kept]
+    metrics = {
+        name: metric
+        for name, metric in METRICS.items()
+        if metric.block is block and metric.answers_needed <= num_answers
+    }
+    intervals = bootstrap_intervals(
+        [_estimate(metric, answers) for metric in metrics.values()],
+        clusters=clusters,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    counts = {"num_rows": len(kept), "num_reactions": len(set(clusters))}
+    return [
+        Score(task, block.value, name, interval, **counts)
+        for name, interval in zip(metrics, intervals, strict=True)
+    ]
+
+
+def _answers_of(rows: Sequence[AnsweredRow]) -> Answers:
+    return Answers([row.output for row in rows], [row.predictions for row in rows])
+
+
+def _estimate(metric: Metric, answers: Answers) -> Estimate:
+    statistics = metric.statistics(answers)
+    if metric.reduce is not None:
+        return Estimate(statistics, metric.reduce, metric.is_share)
+    counted = np.stack([statistics, np.ones(len(statistics))], axis=1)
+    return Estimate(counted, ratio_of_sums, metric.is_share)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"
+
+
+def _markdown_row(cells: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |"]

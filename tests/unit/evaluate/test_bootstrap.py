@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from raycrp.evaluate.bootstrap import (
+    Estimate,
+    bootstrap_intervals,
+    ratio_of_sums,
+    resample_counts,
+)
+
+SETTINGS = {"num_resamples": 500, "seed": 3}
+
+
+def mean_of(values):
+    return Estimate(np.stack([values, np.ones(len(values))], axis=1).astype(float), ratio_of_sums)
+
+
+def test_ratio_of_sums_by_hand():
+    assert ratio_of_sums(np.array([[1.0, 4.0], [0.0, 0.0]])).tolist() == [0.25, 0.0]
+
+
+def test_counts_draw_as_many_clusters_as_there_are():
+    blocks = list(resample_counts(7, num_resamples=50, seed=0))
+    counts = np.concatenate(blocks)
+    assert counts.shape == (50, 7)
+    assert set(counts.sum(axis=1)) == {7}
+    assert counts.mean() == 1
+    assert counts.max() > 1
+
+
+def test_counts_come_in_blocks_within_memory(monkeypatch):
+    whole = np.concatenate(list(resample_counts(7, num_resamples=50, seed=0)))
+    monkeypatch.setattr("raycrp.evaluate.bootstrap._MAX_DRAWS_IN_MEMORY", 70)
+    blocks = list(resample_counts(7, num_resamples=50, seed=0))
+    assert [len(block) for block in blocks] == [10] * 5
+    assert np.array_equal(np.concatenate(blocks), whole)
+
+
+def test_interval_is_the_seed_s_and_not_the_row_order_s():
+    values = np.random.default_rng(0).random(40)
+    keys = [f"r{i // 2}" for i in range(40)]
+    order = np.random.default_rng(1).permutation(40)
+    first = bootstrap_intervals([mean_of(values)], clusters=keys, **SETTINGS)
+    shuffled = bootstrap_intervals(
+        [mean_of(values[order])], clusters=[keys[i] for i in order], **SETTINGS
+    )
+    other = bootstrap_intervals([mean_of(values)], clusters=keys, num_resamples=500, seed=4)
+    assert first[0].low == pytest.approx(shuffled[0].low)
+    assert first[0].low != other[0].low
+
+
+def test_rows_of_one_reaction_are_drawn_together():
+    values = np.repeat([0.0, 1.0], 50)
+    apart = bootstrap_intervals(
+        [mean_of(values)], clusters=[str(i) for i in range(100)], **SETTINGS
+    )
+    together = bootstrap_intervals([mean_of(values)], clusters=["a"] * 50 + ["b"] * 50, **SETTINGS)
+    assert apart[0].low > 0.35
+    assert together[0].low == 0.0
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.0725), (1.0, 0.9275, 1.0)])
+def test_all_equal_outcomes_take_the_exact_bound(value, low, high):
+    # Clopper-Pearson, one-sided 97.5 %, for 0 or 49 of 49.
+    keys = [str(i) for i in range(49)]
+    interval = bootstrap_intervals([mean_of(np.full(49, value))], clusters=keys, **SETTINGS)[0]
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_a_count_that_never_varies_has_no_width():
+    estimate = Estimate(np.ones((20, 2)), ratio_of_sums, is_share=False)
+    interval = bootstrap_intervals([estimate], clusters=list("abcdefghijklmnopqrst"), **SETTINGS)[0]
+    assert (interval.low, interval.high) == (1.0, 1.0)
+
+
+def test_no_rows_give_zero_not_an_error():
+    estimate = Estimate(np.zeros((0, 2)), ratio_of_sums)
+    interval = bootstrap_intervals([estimate], clusters=[], **SETTINGS)[0]
+    assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6, 0.9])
+def test_intervals_cover_the_truth(share):
+    """1,000 data sets of 300 reactions, one to three rows each, alike inside a reaction."""
+    generator = np.random.default_rng(17)
+    num_reactions, num_sets = 300, 1_000
+    sizes = generator.integers(1, 4, num_reactions)
+    keys = [f"r{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    reaction = np.repeat(np.arange(num_reactions), sizes)
+    estimates = []
+    for _ in range(num_sets):
+        easy = generator.random(num_reactions)[reaction]
+        own = generator.random(len(reaction))
+        latent = np.where(generator.random(len(reaction)) < 0.5, easy, own)
+        estimates.append(mean_of((latent < share).astype(float)))
+    intervals = bootstrap_intervals(estimates, clusters=keys, num_resamples=1_000, seed=5)
+    covered = np.mean([each.low <= share <= each.high for each in intervals])
+    assert 0.93 <= covered <= 0.97
