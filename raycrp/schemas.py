@@ -144,12 +144,16 @@ PREDICTIONS = pa.schema(
 SCORES = pa.schema(
     [
         pa.field("task", pa.string(), nullable=False),
+        pa.field("block", pa.string(), nullable=False),
         pa.field("metric", pa.string(), nullable=False),
         pa.field("value", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
         pa.field("num_rows", pa.int64(), nullable=False),
+        pa.field("num_reactions", pa.int64(), nullable=False),
     ]
 )
-"""One row a task and metric; task ``all`` is the three together."""
+"""One row a task, block and metric, with a 95 % interval; task ``all`` is the three together."""
 
 
 def embeddings_schema(dim: int) -> pa.Schema:
