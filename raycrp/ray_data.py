@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from raycrp.errors import RunError
+from raycrp import errors
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def map_shards(
     num_rows = sum(shard.length for shard in shards)
     num_written = run.num_rows(target)
     if num_written != num_rows:
-        raise RunError(f"{run.uri(target)} holds {num_written} rows, expected {num_rows}")
+        raise errors.RunError(f"{run.uri(target)} holds {num_written} rows, expected {num_rows}")
     seconds = time.monotonic() - started
     logger.info(
         "%s: %d rows in %d shards (%d already there), %.1f s",
@@ -135,7 +135,7 @@ def _run_job(
     dataset = ray.data.from_items(
         [asdict(shard) for shard in shards], override_num_blocks=len(shards)
     )
-    counts = dataset.map_batches(
+    reports = dataset.map_batches(
         _ShardWorker,
         fn_constructor_kwargs=worker_arguments,
         batch_size=1,
@@ -144,8 +144,9 @@ def _run_job(
         num_cpus=1,
         num_gpus=gpus_per_actor or None,
     )
-    for _ in counts.iter_batches(batch_size=None):
-        pass
+    for report in reports.iter_rows():
+        if report["error_type"]:
+            raise getattr(errors, report["error_type"])(report["message"])
 
 
 class _ShardWorker:
@@ -165,18 +166,25 @@ class _ShardWorker:
         self._function = function(**arguments)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Errors of ours are reported as rows, since Ray Data would hide them in its own."""
+        reports = []
         for values in batch.to_pylist():
-            shard = Shard(**values)
-            rows = read_shard(self._run, shard)
-            result = self._function(rows)
-            if result.num_rows != rows.num_rows:
-                raise RunError(
-                    f"{self._target}/{shard.file_name}: {rows.num_rows} rows in, "
-                    f"{result.num_rows} out"
-                )
-            result = result.select(self._schema.names).cast(self._schema)
-            self._run.write_table(f"{self._target}/{shard.file_name}", result)
-        return batch.select(["index", "length"])
+            report = {"index": values["index"], "error_type": "", "message": ""}
+            try:
+                self._write_shard(Shard(**values))
+            except errors.RaycrpError as error:
+                report.update(error_type=type(error).__name__, message=str(error))
+            reports.append(report)
+        return pa.Table.from_pylist(reports)
+
+    def _write_shard(self, shard: Shard) -> None:
+        rows = read_shard(self._run, shard)
+        result = self._function(rows)
+        where = f"{self._target}/{shard.file_name}"
+        if result.num_rows != rows.num_rows:
+            raise errors.RunError(f"{where}: {rows.num_rows} rows in, {result.num_rows} out")
+        result = result.select(self._schema.names).cast(self._schema)
+        self._run.write_table(where, result)
 
 
 def read_shard(run: RunFolder, shard: Shard) -> pa.Table:

@@ -95,7 +95,7 @@ def test_a_killed_actor_loses_nothing(run, tmp_path):
 
 
 def test_a_function_that_loses_rows_is_caught(run):
-    with pytest.raises(Exception, match="100 rows in, 99 out"):
+    with pytest.raises(RunError, match="100 rows in, 99 out"):
         map_shards(
             run,
             source="in",
