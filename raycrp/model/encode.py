@@ -32,8 +32,8 @@ class TextEncoder:
         encoder: Any = load_encoder(folder)
         self._encoder = encoder.to(resolve_device(device))
         self._tokenizer = load_tokenizer_dir(folder)
-        self._token_budget = token_budget
-        self._max_tokens = max_tokens
+        self.token_budget = token_budget
+        self.max_tokens = max_tokens
         self.num_truncated = 0
 
     @property
@@ -54,8 +54,8 @@ class TextEncoder:
             self._encoder,
             tokenizer=self._tokenizer,
             texts=texts,
-            token_budget=self._token_budget,
-            max_tokens=self._max_tokens,
+            token_budget=self.token_budget,
+            max_tokens=self.max_tokens,
         )
         self.num_truncated += num_truncated
         return vectors

@@ -35,6 +35,7 @@ __all__ = [
     "prepare_tokenizer",
     "resolve_device",
     "save_backbone",
+    "seeded",
 ]
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def save_backbone(
     """
     tokenizer = load_tokenizer_dir(tokenizer_dir)
     add_tokens(tokenizer, new_tokens)
-    with _seeded(seed):
+    with seeded(seed):
         if backbone.preset is not None:
             model = _new_model(backbone.preset, tokenizer=tokenizer)
         else:
@@ -125,6 +126,15 @@ def resolve_device(device: Device) -> torch.device:
 def num_parameters(model: torch.nn.Module) -> int:
     """Number of weights, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers start from a seed inside the block; the state before comes back."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _new_model(preset: Preset, *, tokenizer: Any) -> "T5ForConditionalGeneration":
@@ -194,10 +204,3 @@ def _require_t5(folder: Path) -> None:
 def _grow_embeddings(model: "T5ForConditionalGeneration", *, num_tokens: int) -> None:
     if num_tokens > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(num_tokens, pad_to_multiple_of=_VOCABULARY_MULTIPLE)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycrp.config import Backbone
 from raycrp.errors import ModelError
+from raycrp.model.annotation import annotation_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -97,14 +98,14 @@ def build_tokenizer(smiles: Iterable[str], *, words: Sequence[str]) -> "PreTrain
 
     Args:
         smiles: SMILES texts of the data, of any number.
-        words: English texts; each of their words becomes a token.
+        words: English texts; each of their words, and of the annotation prompt's, is a token.
 
     Returns:
         A tokenizer with pad id 0, end-of-text id 1 and unknown id 2 that appends the end of text.
     """
     from transformers import PreTrainedTokenizerFast
 
-    english = _english_words(words)
+    english = _english_words([*words, *annotation_words()])
     return PreTrainedTokenizerFast(
         tokenizer_object=_tokenizer_backend(_vocabulary(smiles, english), english),
         pad_token=PAD,

@@ -1,0 +1,359 @@
+"""LLM-RT: from the input alone to the probabilities of the reaction types, by a head or a T5."""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+
+from raycrp.config import Device, LabelerKind, Task
+from raycrp.errors import ModelError
+from raycrp.model.annotation import annotation_prompt
+from raycrp.model.decode import score_labels
+from raycrp.model.encode import Float32Array, TextEncoder, pad_rows, tokenize_texts
+from raycrp.model.head import Head, fit_head, fit_temperature, keep_best, load_head, log_loss
+from raycrp.model.t5 import load_backbone, seeded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+__all__ = [
+    "Head",
+    "HeadLabeler",
+    "Labeler",
+    "T5Labeler",
+    "fit_head",
+    "fit_t5_labeler",
+    "load_labeler",
+]
+
+logger = logging.getLogger(__name__)
+
+_FILE = "labeler.json"
+_FORMAT = 1
+_ENCODER, _HEAD, _MODEL = "encoder", "head.safetensors", "model"
+_IGNORED = -100
+_BATCHES_SORTED_TOGETHER = 50
+
+
+class Labeler(Protocol):
+    """Names reaction types from inputs alone."""
+
+    @property
+    def num_types(self) -> int:
+        """Number of reaction types, the N of the paper."""
+        ...
+
+    def predict(self, inputs: Sequence[str]) -> Float32Array:
+        """Probabilities of the reaction types.
+
+        Args:
+            inputs: Input texts of task rows, in any order; a row's result depends on it alone.
+
+        Returns:
+            Shape ``(len(inputs), num_types)``, float32, each row summing to 1.
+        """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that ``load_labeler`` reads and that needs nothing else."""
+        ...
+
+
+def load_labeler(folder: Path, *, device: Device) -> Labeler:
+    """A labeler that was saved.
+
+    Args:
+        folder: As written by ``Labeler.save``.
+        device: Where its model runs.
+
+    Raises:
+        ModelError: If the folder is no labeler, or is damaged.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / _FILE).read_text())
+        kind, form = card["kind"], card["format"]
+    except FileNotFoundError as error:
+        raise ModelError(f"'{folder}' is no labeler: it has no {_FILE}; run elicit") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"'{folder / _FILE}' is damaged; run elicit again") from error
+    if form != _FORMAT:
+        raise ModelError(f"'{folder}' has format {form}, expected {_FORMAT}; run elicit again")
+    limits = {"token_budget": card["token_budget"], "max_tokens": card["max_tokens"]}
+    if kind == LabelerKind.HEAD:
+        encoder = TextEncoder(folder / _ENCODER, device=device, **limits)
+        return HeadLabeler(encoder, head=load_head(folder / _HEAD))
+    model, tokenizer = load_backbone(folder / _MODEL, device=device)
+    return T5Labeler(
+        model,
+        tokenizer,
+        task=Task(card["task"]),
+        num_types=card["num_types"],
+        temperature=card["temperature"],
+        **limits,
+    )
+
+
+class HeadLabeler:
+    """A frozen encoder and a head on its pooled vectors.
+
+    Args:
+        encoder: The encoder whose vectors the head was trained on.
+        head: The trained head.
+    """
+
+    def __init__(self, encoder: TextEncoder, *, head: Head) -> None:
+        self._encoder = encoder
+        self._head = head
+
+    @property
+    def num_types(self) -> int:
+        """Number of reaction types."""
+        return self._head.num_types
+
+    def predict(self, inputs: Sequence[str]) -> Float32Array:
+        """Probabilities of the reaction types, shape ``(len(inputs), num_types)``."""
+        return self._head.predict(self._encoder.encode(inputs))
+
+    def save(self, folder: Path) -> None:
+        """Write encoder, head and card into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._encoder.save(folder / _ENCODER)
+        self._head.save(folder / _HEAD)
+        _write_card(
+            folder,
+            kind=LabelerKind.HEAD,
+            num_types=self.num_types,
+            token_budget=self._encoder.token_budget,
+            max_tokens=self._encoder.max_tokens,
+        )
+
+
+class T5Labeler:
+    """A whole T5 that is asked by the annotation prompt and whose answers are scored.
+
+    Args:
+        model: The fine-tuned T5.
+        tokenizer: Its tokenizer.
+        task: Task of the rows, named in the prompt.
+        num_types: Number of reaction types; the labels are "0" to "N-1".
+        temperature: Divides the label scores, so that probabilities are calibrated.
+        token_budget: Rows times longest prompt of one padded batch, in tokens.
+        max_tokens: Longer prompts are cut to this many tokens.
+    """
+
+    def __init__(
+        self,
+        model: "T5ForConditionalGeneration",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        task: Task,
+        num_types: int,
+        temperature: float = 1.0,
+        token_budget: int = 16_384,
+        max_tokens: int = 512,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.task = task
+        self.temperature = temperature
+        self._num_types = num_types
+        self._token_budget = token_budget
+        self._max_tokens = max_tokens
+
+    @property
+    def num_types(self) -> int:
+        """Number of reaction types."""
+        return self._num_types
+
+    def predict(self, inputs: Sequence[str]) -> Float32Array:
+        """Probabilities of the reaction types, shape ``(len(inputs), num_types)``."""
+        scores = self.scores(inputs) / self.temperature
+        return np.asarray(softmax(scores, axis=1), dtype=np.float32)
+
+    def scores(self, inputs: Sequence[str]) -> Float32Array:
+        """Log-probabilities of the labels among all texts, before calibration."""
+        return score_labels(
+            self.model,
+            self.tokenizer,
+            self._prompts(inputs),
+            labels=label_names(self.num_types),
+            token_budget=self._token_budget,
+            max_input_tokens=self._max_tokens,
+        )
+
+    def tokenize(self, inputs: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of the annotation prompts, and how many of them were cut."""
+        rows, is_cut = tokenize_texts(
+            self.tokenizer, self._prompts(inputs), max_tokens=self._max_tokens
+        )
+        return rows, sum(is_cut)
+
+    def _prompts(self, inputs: Sequence[str]) -> list[str]:
+        return [
+            annotation_prompt(text, task=self.task, num_types=self.num_types) for text in inputs
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write model and card into a folder; ``model`` in it loads as a ``TextEncoder`` too."""
+        self.model.save_pretrained(folder / _MODEL)
+        self.tokenizer.save_pretrained(folder / _MODEL)
+        _write_card(
+            folder,
+            kind=LabelerKind.T5,
+            num_types=self.num_types,
+            task=self.task.value,
+            temperature=self.temperature,
+            token_budget=self._token_budget,
+            max_tokens=self._max_tokens,
+        )
+
+
+def label_names(num_types: int) -> list[str]:
+    """The answers that a T5 labeler may give: "0" to "N-1"."""
+    return [str(number) for number in range(num_types)]
+
+
+def fit_t5_labeler(
+    folder: Path,
+    *,
+    inputs: Sequence[str],
+    labels: npt.NDArray[np.integer[Any]],
+    num_types: int,
+    task: Task,
+    valid_inputs: Sequence[str],
+    valid_labels: npt.NDArray[np.integer[Any]],
+    seed: int,
+    device: Device = Device.AUTO,
+    max_epochs: int = 10,
+    patience: int = 2,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.01,
+    token_budget: int = 16_384,
+    max_tokens: int = 512,
+) -> T5Labeler:
+    """Fine-tune a T5 to answer the annotation prompt; dropout on, padding out of the loss.
+
+    Args:
+        folder: The T5 to start from, as written by ``save_backbone``.
+        inputs: Input texts of the training rows.
+        labels: Their reaction types, values in ``[0, num_types)``.
+        num_types: Number of reaction types.
+        task: Task of the rows.
+        valid_inputs: Rows that say when to stop and set the temperature; may be none.
+        valid_labels: Their reaction types.
+        seed: Seed of dropout and of the order of the rows.
+        device: Where the model is trained.
+        max_epochs: Passes over the rows at most.
+        patience: Epochs without a lower validation loss before training stops.
+        batch_size: Rows of a step.
+        learning_rate: Step size of AdamW.
+        weight_decay: Decoupled weight decay.
+        token_budget: Rows times longest prompt of a padded batch when labels are scored.
+        max_tokens: Longer prompts are cut to this many tokens.
+
+    Returns:
+        The labeler of the epoch with the lowest validation loss, calibrated.
+
+    Raises:
+        ValueError: If there are no rows, or inputs and labels differ in length.
+        ModelError: If the folder is not a T5.
+
+    Source: Algorithm 1, Eq 6.
+    """
+    if len(inputs) == 0 or len(inputs) != len(labels):
+        raise ValueError(f"found {len(inputs)} inputs and {len(labels)} labels, expected pairs")
+    model, tokenizer = load_backbone(folder, device=device)
+    labeler = T5Labeler(
+        model,
+        tokenizer,
+        task=task,
+        num_types=num_types,
+        token_budget=token_budget,
+        max_tokens=max_tokens,
+    )
+    with seeded(seed):
+        epochs = _finetune_epochs(
+            labeler,
+            inputs=inputs,
+            labels=labels,
+            batch_size=batch_size,
+            optimizer=torch.optim.AdamW(
+                model.parameters(), lr=learning_rate, weight_decay=weight_decay
+            ),
+        )
+        states = (_weights(model) for _ in islice(epochs, max_epochs))
+        if len(valid_inputs) == 0:
+            deque(states, maxlen=1)
+            return labeler
+        best = keep_best(
+            states,
+            loss=lambda _: log_loss(labeler.predict(valid_inputs), labels=valid_labels),
+            patience=patience,
+        )
+    model.load_state_dict(best)
+    labeler.temperature = fit_temperature(labeler.scores(valid_inputs), labels=valid_labels)
+    return labeler
+
+
+def _finetune_epochs(
+    labeler: T5Labeler,
+    *,
+    inputs: Sequence[str],
+    labels: npt.NDArray[np.integer[Any]],
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+) -> Iterator[None]:
+    model: Any = labeler.model
+    pad_id = int(model.config.pad_token_id)
+    rows, num_cut = labeler.tokenize(inputs)
+    if num_cut:
+        logger.warning("%d of %d annotation prompts were cut", num_cut, len(rows))
+    answers, _ = tokenize_texts(labeler.tokenizer, label_names(labeler.num_types), max_tokens=None)
+    lengths = np.array([len(row) for row in rows])
+    while True:
+        model.train()
+        for places in _shuffled_batches(lengths, batch_size=batch_size):
+            ids, mask = pad_rows([rows[i] for i in places], pad_id=pad_id, device=model.device)
+            targets, is_real = pad_rows(
+                [answers[labels[i]] for i in places], pad_id=pad_id, device=model.device
+            )
+            targets = targets.masked_fill(is_real == 0, _IGNORED)
+            loss = model(input_ids=ids, attention_mask=mask, labels=targets).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        model.eval()
+        yield
+
+
+def _shuffled_batches(
+    lengths: npt.NDArray[np.int64], *, batch_size: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Batches in random order, of rows that are of similar length among random ones."""
+    order = torch.randperm(len(lengths)).numpy()
+    batches: list[npt.NDArray[np.int64]] = []
+    for start in range(0, len(order), batch_size * _BATCHES_SORTED_TOGETHER):
+        chunk = order[start : start + batch_size * _BATCHES_SORTED_TOGETHER]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    for number in torch.randperm(len(batches)).tolist():
+        yield batches[number]
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _write_card(folder: Path, **values: Any) -> None:
+    card = {"format": _FORMAT, **values}
+    (folder / _FILE).write_text(json.dumps(card, indent=2) + "\n")
