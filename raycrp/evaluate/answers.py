@@ -1,10 +1,11 @@
 """What a model answers to an input: checked inputs, merged answers, and how they are shown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raycrp.chem.molecules import MoleculeError, canonical_smiles
+from raycrp.chem.molecules import MAX_MOLECULE_CHARS, MoleculeError, canonical_smiles
 from raycrp.config import Task
 from raycrp.prompt.templates import reaction_type_name
 
@@ -71,6 +72,8 @@ def check_input(text: str, *, task: Task) -> tuple[str | None, str | None]:
         return None, f"'{_shorten(text)}' must be written reactants>>product"
     if task is not Task.REAGENT and len(sides) != 1:
         return None, f"'{_shorten(text)}' holds '>>', which {task} does not take"
+    if any(len(molecule) > MAX_MOLECULE_CHARS for molecule in re.split(r"\.|>>", text)):
+        return None, f"'{_shorten(text)}' holds more than {MAX_MOLECULE_CHARS} of one molecule"
     try:
         canonical = [canonical_smiles(side) for side in sides]
     except MoleculeError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
@@ -154,10 +154,10 @@ def _corrected_levels(
 ) -> NDArray[np.float64]:
     """Quantile levels of the draws, corrected for bias and skewness (BCa)."""
     below = (np.mean(draws < value) + np.mean(draws <= value)) / 2
-    bias = norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
+    bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
     pull = left_out.mean() - left_out
     scale = np.sum(pull**2) ** 1.5
     skew = np.sum(pull**3) / (6 * scale) if scale > 0 else 0.0
-    reach = bias + norm.ppf([_TAIL, 1 - _TAIL])
-    levels: NDArray[np.float64] = norm.cdf(bias + reach / (1 - skew * reach))
+    reach = bias + ndtri(np.array([_TAIL, 1 - _TAIL]))
+    levels: NDArray[np.float64] = ndtr(bias + reach / (1 - skew * reach))
     return levels

@@ -229,7 +229,11 @@ class Predictor:
 
 
 def load_predictor(
-    path: Path | str, *, device: Device | str = Device.AUTO, num_beams: int = 5
+    path: Path | str,
+    *,
+    device: Device | str = Device.AUTO,
+    num_beams: int = 5,
+    max_output_tokens: int = 256,
 ) -> Predictor:
     """The predictor of a run or of an exported model.
 
@@ -237,6 +241,7 @@ def load_predictor(
         path: A run folder with a trained model, or the exported ``model`` folder itself.
         device: Where the models run.
         num_beams: Beams of the search.
+        max_output_tokens: Longest answer, in tokens.
 
     Raises:
         ModelError: If neither is there.
@@ -244,7 +249,12 @@ def load_predictor(
     folder = Path(path)
     if not (folder / MODEL_FILE).exists() and (folder / "model" / MODEL_FILE).exists():
         folder = folder / "model"
-    return Predictor(folder, device=Device(device), num_beams=num_beams)
+    return Predictor(
+        folder,
+        device=Device(device),
+        num_beams=num_beams,
+        max_output_tokens=max_output_tokens,
+    )
 
 
 @dataclass(frozen=True)

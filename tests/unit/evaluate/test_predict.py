@@ -1,0 +1,174 @@
+"""The predictor with stand-ins for the models; the real ones are in the integration tests."""
+
+import json
+
+import numpy as np
+import pytest
+
+from raycrp.config import Task
+from raycrp.errors import ModelError
+from raycrp.evaluate import predict as module
+from raycrp.evaluate.predict import Predictor, load_predictor
+from raycrp.model.decode import Hypothesis
+from raycrp.prompt.templates import load_templates, templates_text
+
+CARD = {
+    "format": 1,
+    "tasks": ["forward", "reagent"],
+    "use_reaction_type": True,
+    "instruction": "adaptive",
+    "num_types": {"forward": 3, "reagent": 2},
+}
+
+
+class Labeler:
+    num_types = 3
+
+    def predict(self, inputs):
+        return np.array([[0.2, 0.5, 0.3]] * len(inputs), dtype=np.float32)
+
+
+class Model:
+    def get_encoder(self):
+        return self
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the beam search was asked for."""
+    calls = []
+
+    def beam_search(model, tokenizer, prompts, **settings):
+        calls.append((list(prompts), settings))
+        return [
+            [Hypothesis(f"CC{'C' * i}O", -float(i)) for i in range(settings["num_return"])]
+            for _ in prompts
+        ]
+
+    def encode_texts(encoder, *, texts, **_):
+        """Places texts on a line by their length."""
+        return np.array([[len(text)] for text in texts], dtype=np.float32), 0
+
+    monkeypatch.setattr(module, "load_backbone", lambda folder, device: (Model(), None))
+    monkeypatch.setattr(module, "load_labeler", lambda folder, device: Labeler())
+    monkeypatch.setattr(module, "beam_search", beam_search)
+    monkeypatch.setattr(module, "encode_texts", encode_texts)
+    return calls
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    def make(**changes):
+        (tmp_path / "raycrp.json").write_text(json.dumps(CARD | changes))
+        (tmp_path / "templates.yaml").write_text(templates_text())
+        return tmp_path
+
+    return make
+
+
+def test_prompt_holds_instruction_type_and_canonical_input(asked, make_folder):
+    predictor = Predictor(make_folder(instruction="fixed"))
+    (prediction,) = predictor.predict(["OCC"], task="forward", top_k=2)
+    first = load_templates()[Task.FORWARD][0]
+    assert asked[0][0] == [f"{first.text} The reaction type is F1. CCO"]
+    assert prediction.template_id == first.id
+    assert prediction.reaction_type == 1
+    assert prediction.reaction_type_probabilities == pytest.approx((0.2, 0.5, 0.3))
+    assert [answer.smiles for answer in prediction.answers] == ["CCO", "CCCO"]
+    assert len(prediction.raw_answers) == 5
+
+
+def test_given_types_are_used_and_not_asked_for(asked, make_folder):
+    predictor = Predictor(make_folder(instruction="fixed"))
+    predictions = predictor.predict(["CCO", "CCN"], task="forward", reaction_types=[2, 0])
+    assert ["F2" in asked[0][0][0], "F0" in asked[0][0][1]] == [True, True]
+    assert [each.reaction_type_probabilities for each in predictions] == [None, None]
+
+
+def test_given_types_stay_with_their_inputs_when_one_is_rejected(asked, make_folder):
+    predictor = Predictor(make_folder(instruction="fixed"))
+    predictions = predictor.predict(["CCO", "xx", "CCN"], task="forward", reaction_types=[2, 1, 0])
+    assert [each.reaction_type for each in predictions] == [2, None, 0]
+    assert predictions[1].problem is not None
+    assert predictions[1].answers == ()
+
+
+def test_a_model_without_types_has_none_in_its_prompts(asked, make_folder):
+    predictor = Predictor(make_folder(use_reaction_type=False))
+    (prediction,) = predictor.predict(["CCO"], task="forward")
+    assert "reaction type" not in asked[0][0][0]
+    assert prediction.reaction_type is None
+
+
+def test_the_nearest_instruction_is_chosen(asked, make_folder):
+    templates = load_templates()[Task.REAGENT]
+    lengths = sorted({len(template.text) for template in templates})
+    text = "C" * (lengths[0] - 3) + ">>C"
+    (prediction,) = Predictor(make_folder()).predict([text], task="reagent")
+    chosen = next(each for each in templates if each.id == prediction.template_id)
+    assert len(chosen.text) == lengths[0]
+
+
+def test_random_instructions_follow_the_row_id(asked, make_folder):
+    predictor = Predictor(make_folder(instruction="random", seed=4))
+    inputs = ["CCO"] * 6
+    ids = [100, 101, 102, 103, 104, 105]
+    chosen = [p.template_id for p in predictor.predict(inputs, task="forward", row_ids=ids)]
+    again = predictor.predict(inputs[:1], task="forward", row_ids=[103])
+    assert again[0].template_id == chosen[3]
+    assert len(set(chosen)) > 1
+
+
+def test_more_answers_than_beams_widen_the_search(asked, make_folder):
+    predictor = Predictor(make_folder(), num_beams=3)
+    predictor.predict(["CCO"], task="forward", top_k=7)
+    assert asked[0][1]["num_beams"] == asked[0][1]["num_return"] == 7
+
+
+def test_nothing_but_bad_inputs(asked, make_folder):
+    predictions = Predictor(make_folder()).predict(["xx", ""], task="forward")
+    assert all(each.problem for each in predictions)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("task", "said"), [("retrosynthesis", "trained for forward, reagent"), ("retro", "known:")]
+)
+def test_a_task_that_the_model_does_not_know(asked, make_folder, task, said):
+    with pytest.raises(ModelError, match=said):
+        Predictor(make_folder()).predict(["CCO"], task=task)
+
+
+def test_a_type_that_does_not_exist(asked, make_folder):
+    with pytest.raises(ModelError, match="0 to 2"):
+        Predictor(make_folder()).predict(["CCO"], task="forward", reaction_types=[3])
+
+
+def test_a_run_folder_leads_to_its_model(asked, make_folder, tmp_path):
+    make_folder()
+    run = tmp_path.parent / f"{tmp_path.name}-run"
+    run.mkdir()
+    tmp_path.rename(run / "model")
+    assert load_predictor(run, device="cpu").tasks == (Task.FORWARD, Task.REAGENT)
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"no raycrp\.json"):
+        load_predictor(tmp_path)
+    with pytest.raises(ModelError, match=r"no raycrp\.json"):
+        load_predictor(tmp_path / "missing")
+
+
+def test_a_damaged_or_strange_card(make_folder):
+    folder = make_folder(format=99)
+    with pytest.raises(ModelError, match="format 99, expected 1"):
+        Predictor(folder)
+    (folder / "raycrp.json").write_text("{")
+    with pytest.raises(ModelError, match="not JSON"):
+        Predictor(folder)
+
+
+def test_format_is_the_one_that_is_exported():
+    from raycrp.train import export
+
+    assert (module.MODEL_FILE, module.MODEL_FORMAT) == (export.MODEL_FILE, export.MODEL_FORMAT)
