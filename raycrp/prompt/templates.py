@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from raycrp.config import Task
+from raycrp.model.annotation import annotation_words
 
 TEMPLATES_FILE = "templates.yaml"
 _TYPE_LETTERS = {Task.FORWARD: "F", Task.RETROSYNTHESIS: "R", Task.REAGENT: "G"}
@@ -31,7 +33,7 @@ class Template:
 @cache
 def load_templates() -> Mapping[Task, tuple[Template, ...]]:
     """The template library, twelve instructions for each task, in order of their ids."""
-    entries = OmegaConf.create(templates_text())
+    entries: Any = OmegaConf.create(templates_text())
     return {
         task: tuple(Template(entry["id"], task, entry["text"]) for entry in entries[task.value])
         for task in Task
@@ -51,7 +53,7 @@ def prompt_words(tasks: Sequence[Task]) -> list[str]:
     """
     templates = load_templates()
     instructions = [template.text for task in tasks for template in templates[task]]
-    return [*instructions, "The reaction type is."]
+    return [*instructions, "The reaction type is.", *annotation_words()]
 
 
 def reaction_type_name(task: Task, reaction_type: int) -> str:

@@ -1,0 +1,247 @@
+"""Which rows make up which step, and how they become padded tensors.
+
+A step's rows depend on the seed, the epoch and the step alone, never on the number of workers, and
+neither does the cut into micro batches: a resumed or resized run goes on with the very next batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from raycrp.errors import TrainError
+from raycrp.train.tokens import IntArray, PrefixTable, TokenTable
+
+IGNORED_LABEL = -100
+_POOL_BATCHES = 64
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """How a global batch is cut.
+
+    Args:
+        batch_size: Rows of the global batch.
+        num_micro: Micro batches of a global batch at least.
+        num_workers: Workers asked for; the number of micro batches is a multiple of it.
+        token_budget: Rows times longest prompt and target of one micro batch, in tokens.
+    """
+
+    batch_size: int
+    num_micro: int
+    num_workers: int
+    token_budget: int
+
+
+def batch_shape(
+    batch_size: int, *, micro_batch_size: int | None, num_workers: int, token_budget: int
+) -> BatchShape:
+    """Derive micro batch and accumulation from the global batch and the number of workers.
+
+    Args:
+        batch_size: Rows of the global batch.
+        micro_batch_size: Rows of one forward pass on one worker; all of its share if None.
+        num_workers: Training workers.
+        token_budget: Rows times longest prompt and target of one micro batch, in tokens.
+
+    Raises:
+        TrainError: If the batch cannot be shared out evenly.
+    """
+    if batch_size % num_workers:
+        raise TrainError(
+            f"train.batch_size ({batch_size}) does not divide among {num_workers} workers; "
+            f"use a multiple of {num_workers}, e.g. {-(-batch_size // num_workers) * num_workers}"
+        )
+    micro = micro_batch_size or batch_size // num_workers
+    if batch_size % (micro * num_workers):
+        raise TrainError(
+            f"train.batch_size ({batch_size}) is no multiple of train.micro_batch_size ({micro}) "
+            f"times {num_workers} workers; change one of the three"
+        )
+    return BatchShape(batch_size, batch_size // micro, num_workers, token_budget)
+
+
+def num_batches(num_rows: int, *, batch_size: int) -> int:
+    """Steps of one epoch; the last batch of an epoch may be smaller."""
+    return -(-num_rows // batch_size)
+
+
+def plan_epoch(lengths: IntArray, *, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
+    """Shuffled batches of rows of similar length.
+
+    Rows are shuffled, sorted by length within pools of many batches, cut, and the batches
+    shuffled again.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows of a batch; one batch may be smaller.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        Places of the rows of each step of the epoch; every row occurs once.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    pool_size = batch_size * _POOL_BATCHES
+    pools = [order[start : start + pool_size] for start in range(0, len(order), pool_size)]
+    sorted_rows = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    starts = np.arange(0, len(order), batch_size)
+    return [sorted_rows[start : start + batch_size] for start in rng.permutation(starts)]
+
+
+def cut_micro_batches(rows: IntArray, *, lengths: IntArray, shape: BatchShape) -> list[IntArray]:
+    """Cut a global batch into micro batches of rows of similar length.
+
+    Args:
+        rows: Places of the batch's rows.
+        lengths: Tokens of each of these rows, prompt and target.
+        shape: How to cut; the cut is made finer until each part fits the token budget.
+
+    Returns:
+        A multiple of ``shape.num_workers`` parts, longest rows first; parts may be empty.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    num_parts = shape.num_micro
+    while True:
+        parts = np.array_split(order, num_parts)
+        fits = all(
+            len(part) <= 1 or len(part) * lengths[part[0]] <= shape.token_budget for part in parts
+        )
+        if fits:
+            return [rows[part] for part in parts]
+        num_parts += shape.num_workers
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded rows as tensors; all int64.
+
+    Args:
+        rows: Places of the rows in the token table, shape ``(rows,)``.
+        input_ids: Prompts, shape ``(rows, prompt_length)``.
+        attention_mask: 1 at real tokens, same shape.
+        pooled_mask: 1 at tokens of the input and the end of text, same shape.
+        decoder_input_ids: Targets moved right by one, shape ``(rows, target_length)``.
+        labels: Targets, padding as -100, same shape.
+        is_counted: Whether the rows count; a batch that only keeps workers in step does not.
+    """
+
+    rows: IntArray
+    input_ids: Tensor
+    attention_mask: Tensor
+    pooled_mask: Tensor
+    decoder_input_ids: Tensor
+    labels: Tensor
+    is_counted: bool = True
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens, prompts and targets."""
+        return int(self.attention_mask.sum() + (self.labels != IGNORED_LABEL).sum())
+
+    @property
+    def num_padded(self) -> int:
+        """Places in the tensors, padding included."""
+        return self.input_ids.numel() + self.labels.numel()
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids that the tensors need.
+
+    Args:
+        pad: Padding.
+        eos: End of text.
+        start: First token of every answer.
+        blank: The blank before an input where it is a token of its own, else None.
+    """
+
+    pad: int
+    eos: int
+    start: int
+    blank: int | None
+
+
+class Collator:
+    """Makes tensors of rows of a token table.
+
+    Args:
+        table: The token table.
+        prefixes: Token ids of instructions and reaction types.
+        special: Ids that the tensors need.
+    """
+
+    def __init__(self, table: TokenTable, *, prefixes: PrefixTable, special: SpecialIds) -> None:
+        self._table = table
+        self._prefixes = prefixes
+        self._special = special
+
+    def __call__(
+        self, rows: IntArray, *, templates: Sequence[int] | IntArray, is_counted: bool = True
+    ) -> Batch:
+        """Pad these rows.
+
+        Args:
+            rows: Places in the token table, at least one.
+            templates: Place of the instruction of each row.
+            is_counted: False for a batch whose loss is zero whatever it says.
+        """
+        prompts, starts = self._prompts(rows, templates)
+        targets = [self._table.target_ids(row) for row in rows]
+        input_ids = _pad(prompts, self._special.pad)
+        columns = np.arange(input_ids.shape[1])
+        ends = np.array([len(prompt) for prompt in prompts])[:, None]
+        labels = _pad(targets, IGNORED_LABEL)
+        shifted = [np.concatenate([[self._special.start], target[:-1]]) for target in targets]
+        if not is_counted:
+            labels[:] = IGNORED_LABEL
+        return Batch(
+            rows=rows,
+            input_ids=torch.from_numpy(input_ids),
+            attention_mask=_mask(columns < ends),
+            pooled_mask=_mask((columns >= np.array(starts)[:, None]) & (columns < ends)),
+            decoder_input_ids=torch.from_numpy(_pad(shifted, self._special.pad)),
+            labels=torch.from_numpy(labels),
+            is_counted=is_counted,
+        )
+
+    def plain_inputs(self, rows: IntArray) -> list[list[int]]:
+        """Token ids of the inputs alone, as the encoder sees them when instructions are chosen."""
+        return [
+            [*self._table.input_ids(row)[self._num_blank(row) :].tolist(), self._special.eos]
+            for row in rows
+        ]
+
+    def _prompts(
+        self, rows: IntArray, templates: Sequence[int] | IntArray
+    ) -> tuple[list[Any], list[int]]:
+        prompts, starts = [], []
+        for row, template in zip(rows, templates, strict=True):
+            prefix = self._prefixes.ids(
+                task=int(self._table.tasks[row]),
+                template=int(template),
+                reaction_type=int(self._table.reaction_types[row]),
+            )
+            input_ids = self._table.input_ids(row)
+            prompts.append(np.concatenate([prefix, input_ids, [self._special.eos]]))
+            starts.append(len(prefix) + self._num_blank(row))
+        return prompts, starts
+
+    def _num_blank(self, row: int) -> int:
+        return int(self._table.input_ids(row)[0] == self._special.blank)
+
+
+def _pad(rows: Sequence[Any], value: int) -> IntArray:
+    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return padded
+
+
+def _mask(condition: Any) -> Tensor:
+    return torch.from_numpy(condition.astype(np.int64))

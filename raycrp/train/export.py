@@ -1,0 +1,186 @@
+"""The exported predictor: one folder with all that predictions need, and its model card."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raycrp.config import Config, Task
+from raycrp.prompt.stage import read_num_types
+from raycrp.prompt.templates import (
+    TEMPLATES_FILE,
+    compose_prompt,
+    load_templates,
+    reaction_type_name,
+    templates_text,
+)
+from raycrp.run import SUCCESS, RunFolder
+from raycrp.train.worker import BEST_DIR
+
+MODEL_DIR = "model"
+MODEL_FILE = "raycrp.json"
+MODEL_FORMAT = 1
+CARD_FILE = "README.md"
+_LABELERS_DIR = "elicit/labelers"
+_EXAMPLE_INPUTS = {
+    Task.FORWARD: "CC(=O)Cl.CCN",
+    Task.RETROSYNTHESIS: "CCNC(C)=O",
+    Task.REAGENT: "CC(=O)Cl.CCN>>CCNC(C)=O",
+}
+
+
+def export_model(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> None:
+    """Write the folder ``model``: the best weights, tokenizer, templates, LLM-RTs and card.
+
+    Args:
+        config: The resolved configuration.
+        run: The run folder, with training done.
+        result: How training ended.
+    """
+    with run.new_local_dir(MODEL_DIR) as folder:
+        shutil.copytree(run.local_dir(BEST_DIR), folder, dirs_exist_ok=True)
+        (folder / TEMPLATES_FILE).write_text(templates_text(), encoding="utf-8")
+        if config.prompt.use_reaction_type:
+            for task in config.data.tasks:
+                source = run.local_dir(f"{_LABELERS_DIR}/{task}")
+                shutil.copytree(source, folder / "llm_rt" / task)
+        description = _describe(config, run, result=result)
+        (folder / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n")
+    write_model_card(run)
+
+
+def write_model_card(
+    run: RunFolder, *, scores: Mapping[str, Mapping[str, float]] | None = None
+) -> None:
+    """Write the exported model's README, anew once there are test scores.
+
+    Args:
+        run: The run folder, with the model exported.
+        scores: Test scores by task and metric; none yet if None.
+    """
+    description = run.read_json(f"{MODEL_DIR}/{MODEL_FILE}")
+    sections = [
+        _front_matter(description),
+        _introduction(description),
+        _prompts(description),
+        _training(description),
+        _test_scores(scores),
+        _limits(),
+    ]
+    run.write_bytes(f"{MODEL_DIR}/{CARD_FILE}", "\n".join(sections).encode())
+
+
+def _describe(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> dict[str, Any]:
+    prompt, train = config.prompt, config.train
+    num_types = read_num_types(run, tasks=config.data.tasks) if prompt.use_reaction_type else {}
+    return {
+        "format": MODEL_FORMAT,
+        "tasks": [task.value for task in config.data.tasks],
+        "use_reaction_type": prompt.use_reaction_type,
+        "instruction": prompt.instruction.value,
+        "train_reaction_type": prompt.train_reaction_type.value,
+        "num_types": {task.value: number for task, number in num_types.items()},
+        "backbone": config.model.llm_crp.preset or config.model.llm_crp.name_or_path,
+        "seed": config.run.seed,
+        "data_source": config.data.source.value,
+        "data_digest": _data_digest(run),
+        "max_input_tokens": train.max_input_tokens,
+        "max_output_tokens": train.max_output_tokens,
+        "training": {**result, "batch_size": train.batch_size, "peak_rate": train.learning_rate},
+    }
+
+
+def _data_digest(run: RunFolder) -> str | None:
+    path = f"data/{SUCCESS}"
+    return str(run.read_json(path)["digest"]) if run.exists(path) else None
+
+
+def _front_matter(description: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: text2text-generation",
+            "tags: [chemistry, reaction-prediction, smiles, raycrp]",
+            "---",
+            "",
+            f"# Reaction prediction: {', '.join(description['tasks'])}",
+            "",
+        ]
+    )
+
+
+def _introduction(description: Mapping[str, Any]) -> str:
+    result = description["training"]
+    return (
+        f"A T5 ({description['backbone']}, {result['num_parameters']:,} parameters) trained by "
+        "raycrp with elicited reaction types and adaptive instructions. It reads and writes "
+        "canonical SMILES.\n\n"
+        "```\n"
+        f"raycrp predict . --task {description['tasks'][0]} "
+        f"'{_EXAMPLE_INPUTS[Task(description['tasks'][0])]}'\n"
+        "```\n\n"
+        "`AutoModelForSeq2SeqLM.from_pretrained` and `AutoTokenizer.from_pretrained` load it too; "
+        "the prompt is then yours to write, as below.\n"
+    )
+
+
+def _prompts(description: Mapping[str, Any]) -> str:
+    rows = [["task", "reaction types", "prompt, for example"]]
+    for name in description["tasks"]:
+        task = Task(name)
+        number = description["num_types"].get(name)
+        prompt = compose_prompt(
+            load_templates()[task][0].text,
+            reaction_type_name=None if number is None else reaction_type_name(task, 0),
+            input_text=_EXAMPLE_INPUTS[task],
+        )
+        types = "-" if number is None else f"{number}, named by `llm_rt/{name}` from the input"
+        rows.append([name, types, f"`{prompt}`"])
+    return (
+        "## Prompts\n\n"
+        f"Instruction (`templates.yaml`, chosen: {description['instruction']}), reaction type "
+        f"(training rows: {description['train_reaction_type']}), input.\n\n{_table(rows)}\n"
+    )
+
+
+def _training(description: Mapping[str, Any]) -> str:
+    result = description["training"]
+    rows = [
+        ["", ""],
+        ["data", f"{description['data_source']}, digest `{description['data_digest']}`"],
+        ["training rows", f"{result['num_rows']:,} ({result['num_too_long']:,} too long left out)"],
+        ["validation rows", f"{result['num_validation_rows']:,}"],
+        ["steps", f"{result['step']:,} of {result['num_steps']:,} ({result['stop_reason']})"],
+        ["batch, peak step size", f"{result['batch_size']}, {result['peak_rate']:g}"],
+        ["seed", str(description["seed"])],
+        [
+            "validation loss",
+            f"{result['best_loss']:.4f} nats per token, step {result['best_step']}",
+        ],
+    ]
+    return f"## Training\n\n{_table(rows)}\n"
+
+
+def _test_scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:
+    if not scores:
+        return "## Test scores\n\nNot evaluated yet.\n"
+    metrics = list(dict.fromkeys(metric for values in scores.values() for metric in values))
+    rows = [["task", *metrics]]
+    for task, values in scores.items():
+        cells = [f"{values[metric]:.3f}" if metric in values else "-" for metric in metrics]
+        rows.append([task, *cells])
+    return f"## Test scores\n\n{_table(rows)}\n"
+
+
+def _limits() -> str:
+    return (
+        "## Limits\n\nAnswers are guesses of a statistical model: check them before any use in a "
+        "laboratory. Reactions unlike the training data are answered with no less confidence.\n"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return "\n".join(lines)

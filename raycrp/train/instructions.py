@@ -1,0 +1,177 @@
+"""Instructions that follow the live encoder while it trains (Eq 10-11).
+
+Template vectors are made anew every ``refresh_steps`` steps. With 1, each step first encodes its
+own inputs and chooses, as in the paper: exact, at the price of one more encoder pass. Above 1 a
+row's *next* instruction is chosen from the hidden states that its input's tokens have in this
+step's own training pass, so that no input is encoded twice; the choice is at most an epoch old.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from raycrp.config import InstructionChoice
+from raycrp.model.encode import encode_token_ids, mean_pool, tokenize_texts
+from raycrp.prompt.select import adaptability, choose_instructions
+from raycrp.prompt.templates import load_templates
+from raycrp.train.batches import Batch, Collator
+from raycrp.train.tokens import TASKS, IntArray, TokenTable
+
+_UNSEEN = -1
+_TOKEN_BUDGET = 16_384
+_MAX_TEMPLATE_TOKENS = 512
+
+
+class Instructions:
+    """The instruction of every training row, now and at its next visit.
+
+    Args:
+        table: Token table with the prompt stage's choices.
+        choice: How instructions are chosen; only ``adaptive`` ones ever change.
+        refresh_steps: Steps between refreshes; None keeps the prompt stage's choices.
+    """
+
+    def __init__(
+        self, table: TokenTable, *, choice: InstructionChoice, refresh_steps: int | None
+    ) -> None:
+        self._tasks = table.tasks
+        self._refresh_steps = refresh_steps if choice is InstructionChoice.ADAPTIVE else None
+        self._current = table.templates.astype(np.int8)
+        self._upcoming = np.full(table.num_rows, _UNSEEN, dtype=np.int8)
+        self._vectors: dict[int, Any] = {}
+
+    @property
+    def is_live(self) -> bool:
+        """Whether choices follow the encoder."""
+        return self._refresh_steps is not None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each step chooses for its own rows by a pass of its own."""
+        return self._refresh_steps == 1
+
+    def templates(self, rows: IntArray) -> IntArray:
+        """Place of the instruction of each of these rows."""
+        return self._current[rows].astype(np.int64)
+
+    def needs_refresh(self, step: int) -> bool:
+        """Whether the template vectors are to be made anew before this step."""
+        if self._refresh_steps is None:
+            return False
+        return step % self._refresh_steps == 0 or not self._vectors
+
+    def refresh(self, encoder: torch.nn.Module, *, tokenizer: Any) -> None:
+        """Encode all templates with the live encoder."""
+        self._vectors = template_vectors(encoder, tokenizer=tokenizer)
+
+    def choose(
+        self, encoder: torch.nn.Module, *, rows: IntArray, collator: Collator, pad_id: int
+    ) -> None:
+        """Choose for these rows at once, by an encoder pass over their inputs alone."""
+        vectors = encode_token_ids(
+            encoder,
+            rows=collator.plain_inputs(rows),
+            pad_id=pad_id,
+            token_budget=_TOKEN_BUDGET,
+        )
+        self._current[rows] = nearest_templates(
+            vectors, tasks=self._tasks[rows], template_vectors=self._vectors
+        )
+
+    def observe(self, batch: Batch, *, hidden: torch.Tensor) -> None:
+        """Choose for these rows' next visit, from the hidden states of their training pass.
+
+        Args:
+            batch: The micro batch.
+            hidden: The encoder's last hidden states, shape ``(rows, prompt_length, dim)``.
+        """
+        if not self.is_live or self.is_exact or not batch.is_counted:
+            return
+        pooled = mean_pool(hidden.detach(), mask=batch.pooled_mask.to(hidden.device))
+        self._upcoming[batch.rows] = nearest_templates(
+            pooled.cpu().numpy(), tasks=self._tasks[batch.rows], template_vectors=self._vectors
+        )
+
+    def gather(self) -> None:
+        """Share what each worker chose for next visits; every worker calls this."""
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            shared = torch.from_numpy(self._upcoming)
+            torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+
+    def start_epoch(self) -> None:
+        """Let the choices for next visits take effect; every worker calls this."""
+        self.gather()
+        seen = self._upcoming != _UNSEEN
+        self._current[seen] = self._upcoming[seen]
+        self._upcoming[:] = _UNSEEN
+
+    def entropy_bits(self, rows: IntArray) -> float:
+        """Entropy of the instructions of these rows within their tasks, in bits; at most 3.58."""
+        pairs = self._tasks[rows] * 100 + self._current[rows]
+        joint = _entropy(np.unique(pairs, return_counts=True)[1])
+        return joint - _entropy(np.unique(self._tasks[rows], return_counts=True)[1])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps; call `gather` first."""
+        vectors = {
+            f"vectors_{task}": torch.from_numpy(array) for task, array in self._vectors.items()
+        }
+        return {
+            "current": torch.from_numpy(self._current.copy()),
+            "upcoming": torch.from_numpy(self._upcoming.copy()),
+            **vectors,
+        }
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a checkpoint's choices."""
+        self._current = state["current"].numpy().copy()
+        self._upcoming = state["upcoming"].numpy().copy()
+        self._vectors = {
+            task: state[f"vectors_{task}"].numpy()
+            for task in range(len(TASKS))
+            if f"vectors_{task}" in state
+        }
+
+
+def template_vectors(encoder: torch.nn.Module, *, tokenizer: Any) -> dict[int, Any]:
+    """Vectors of all templates by a live encoder.
+
+    Returns:
+        By place of the task in ``Task``: shape ``(num_templates, dim)``, float32.
+    """
+    library = load_templates()
+    texts = [template.text for task in TASKS for template in library[task]]
+    rows, _ = tokenize_texts(tokenizer, texts, max_tokens=_MAX_TEMPLATE_TOKENS)
+    vectors = encode_token_ids(
+        encoder, rows=rows, pad_id=tokenizer.pad_token_id, token_budget=_TOKEN_BUDGET
+    )
+    ends = np.cumsum([len(library[task]) for task in TASKS])
+    return dict(enumerate(np.split(vectors, ends[:-1])))
+
+
+def nearest_templates(
+    vectors: Any, *, tasks: IntArray, template_vectors: Mapping[int, Any]
+) -> IntArray:
+    """Place of the nearest of its own task's templates for each row.
+
+    Args:
+        vectors: Mean-pooled embeddings of inputs, shape ``(num_rows, dim)``.
+        tasks: Place of each row's task in ``Task``.
+        template_vectors: From `template_vectors`.
+
+    Source:
+        Eq 10-11.
+    """
+    choices = np.zeros(len(vectors), dtype=np.int64)
+    for task in np.unique(tasks):
+        places = np.flatnonzero(tasks == task)
+        scores = adaptability(vectors[places], template_vectors=template_vectors[int(task)])
+        choices[places] = choose_instructions(scores)
+    return choices
+
+
+def _entropy(counts: Sequence[int] | Any) -> float:
+    shares = np.asarray(counts) / np.sum(counts)
+    return float(-(shares * np.log2(shares)).sum())

@@ -1,0 +1,115 @@
+"""Speed, loss and padding between two log lines, and the line that people read."""
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raycrp.train.batches import Batch
+from raycrp.train.checkpoint import Progress
+
+_LINE_EVERY_S = 10.0
+_BYTES_PER_GIB = 2**30
+
+
+class Meter:
+    """Counts what is trained; the sums over all workers are made only when they are read.
+
+    Args:
+        world_size: Number of workers.
+        device: Where losses are.
+    """
+
+    def __init__(self, *, world_size: int, device: torch.device) -> None:
+        self._world_size = world_size
+        self._device = device
+        self._line_time = 0.0
+        self._paused_at: float | None = None
+        self._paused_s = 0.0
+        self._clear()
+
+    def add(self, batch: Batch, *, loss: torch.Tensor) -> None:
+        """Count a micro batch of this worker."""
+        self._loss += loss.detach().double()
+        if batch.is_counted:
+            self._tokens += batch.num_tokens
+        self._places += batch.num_padded
+
+    def end_step(self, *, num_rows: int, num_targets: int) -> None:
+        """Count a step of all workers together."""
+        self._rows += num_rows
+        self._targets += num_targets
+
+    def pause(self) -> None:
+        """Leave out the time from now on, spent on other things than training."""
+        self._paused_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Count time again."""
+        if self._paused_at is not None:
+            self._paused_s += time.monotonic() - self._paused_at
+            self._paused_at = None
+
+    def read(self) -> dict[str, float]:
+        """Metrics since the last reading, over all workers; every worker calls this."""
+        sums = torch.stack(
+            [self._loss, *(torch.tensor(float(n)).to(self._loss) for n in self._counts())]
+        )
+        dist.all_reduce(sums)
+        loss, tokens, places = sums.tolist()
+        seconds = max(1e-9, time.monotonic() - self._started - self._paused_s)
+        metrics = {
+            "loss": loss / self._targets,
+            "samples_per_s": self._rows / seconds,
+            "tokens_per_s": tokens / seconds,
+            "padding_share": 1 - tokens / places,
+            "memory_gib": peak_memory_bytes(self._device) / _BYTES_PER_GIB,
+        }
+        self._clear()
+        return metrics
+
+    def is_line_due(self) -> bool:
+        """Whether people have waited long enough for a line."""
+        return time.monotonic() - self._line_time >= _LINE_EVERY_S
+
+    def progress_line(
+        self, progress: Progress, metrics: Mapping[str, float], num_steps: int
+    ) -> str:
+        """One line for people about the steps just done."""
+        self._line_time = time.monotonic()
+        return (
+            f"step {progress.step}/{num_steps} (epoch {metrics['epoch']:.2f}): "
+            f"loss {metrics['loss']:.4f}, {metrics['samples_per_s']:.1f} rows/s, "
+            f"{metrics['tokens_per_s']:.0f} tokens/s, padding {metrics['padding_share']:.1%}"
+        )
+
+    def validation_line(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+        """One line for people about a validation."""
+        ending = f"; stopping: {progress.stop_reason}" if progress.stop_reason else ""
+        return (
+            f"step {progress.step}: validation loss {metrics['validation_loss']:.4f}, "
+            f"token accuracy {metrics['validation_accuracy']:.3f}, best {progress.best_loss:.4f} "
+            f"at step {progress.best_step}{ending}"
+        )
+
+    def _counts(self) -> tuple[int, int]:
+        return self._tokens, self._places
+
+    def _clear(self) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._tokens = self._places = self._rows = self._targets = 0
+        self._started = time.monotonic()
+        self._paused_s = 0.0
+
+
+def peak_memory_bytes(device: Any) -> int:
+    """Peak memory of this worker: of its GPU, else of its process."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024

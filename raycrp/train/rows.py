@@ -1,0 +1,104 @@
+"""The rows that training and validation read, and what each step takes of them."""
+
+import numpy as np
+
+from raycrp.config import TrainConfig
+from raycrp.errors import TrainError
+from raycrp.run import RunFolder
+from raycrp.schemas import Split
+from raycrp.train.batches import (
+    BatchShape,
+    Collator,
+    SpecialIds,
+    cut_micro_batches,
+    num_batches,
+    plan_epoch,
+)
+from raycrp.train.tokens import IntArray, PrefixTable, TokenTable, read_tokens
+
+
+class Rows:
+    """A split's rows that are short enough, with the means to make batches of them.
+
+    Args:
+        run: The run folder, with the token tables written.
+        split: Training or validation.
+        prefixes: Token ids of instructions and reaction types.
+        special: Ids that the tensors need.
+        train: Settings of training, for the length limits.
+
+    Raises:
+        TrainError: If no row is short enough.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        split: Split,
+        prefixes: PrefixTable,
+        special: SpecialIds,
+        train: TrainConfig,
+    ) -> None:
+        self.table: TokenTable = read_tokens(run, split)
+        self.collate = Collator(self.table, prefixes=prefixes, special=special)
+        # The longest prompt that a row may get decides, so that the choice of an instruction
+        # never decides whether a row is used.
+        prompt_lengths = self.table.longest_prefixes(prefixes) + self.table.input_lengths + 1
+        self.lengths: IntArray = prompt_lengths + self.table.target_lengths
+        fits = (prompt_lengths <= train.max_input_tokens) & (
+            self.table.target_lengths <= train.max_output_tokens
+        )
+        self.kept: IntArray = np.flatnonzero(fits)
+        if not len(self.kept):
+            raise TrainError(
+                f"all {self.table.num_rows} {split} rows are longer than train.max_input_tokens "
+                f"({train.max_input_tokens}) or train.max_output_tokens "
+                f"({train.max_output_tokens}); the longest prompt has {prompt_lengths.max()} tokens"
+            )
+
+    @property
+    def num_too_long(self) -> int:
+        """Rows left out because they are longer than a limit."""
+        return self.table.num_rows - len(self.kept)
+
+    def count_targets(self, rows: IntArray) -> int:
+        """Target tokens of these rows."""
+        return int(self.table.target_lengths[rows].sum())
+
+
+class Schedule:
+    """What each step trains on; a pure function of seed and step.
+
+    Args:
+        rows: The training rows.
+        shape: How a global batch is cut.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, rows: Rows, *, shape: BatchShape, seed: int) -> None:
+        self._rows = rows
+        self._shape = shape
+        self._seed = seed
+        self._planned: tuple[int, list[IntArray]] = (-1, [])
+        self.steps_per_epoch = num_batches(len(rows.kept), batch_size=shape.batch_size)
+
+    def epoch(self, step: int) -> int:
+        """Number of the epoch that a step belongs to, from 0."""
+        return step // self.steps_per_epoch
+
+    def starts_epoch(self, step: int) -> bool:
+        """Whether a step is the first of an epoch other than the first."""
+        return step > 0 and step % self.steps_per_epoch == 0
+
+    def micro_batches(self, step: int) -> list[IntArray]:
+        """Rows of each micro batch of a step, all workers together; parts may be empty."""
+        epoch = self.epoch(step)
+        if self._planned[0] != epoch:
+            lengths = self._rows.lengths[self._rows.kept]
+            plan = plan_epoch(
+                lengths, batch_size=self._shape.batch_size, seed=self._seed, epoch=epoch
+            )
+            self._planned = (epoch, plan)
+        rows = self._rows.kept[self._planned[1][step % self.steps_per_epoch]]
+        return cut_micro_batches(rows, lengths=self._rows.lengths[rows], shape=self._shape)

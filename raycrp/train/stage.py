@@ -1,0 +1,68 @@
+"""The train stage: fine-tune LLM-CRP on the enhanced prompts and export it (Eq 13)."""
+
+import logging
+import time
+from typing import Any
+
+from raycrp.config import Config, InstructionChoice
+from raycrp.run import RunFolder
+from raycrp.schemas import Split
+from raycrp.tracking import read_metrics
+
+logger = logging.getLogger(__name__)
+
+
+def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train to the end and leave a model folder that ``from_pretrained`` loads.
+
+    Args:
+        config: The resolved configuration.
+        run: The run folder, with the prompt stage done.
+
+    Returns:
+        Rows in and out, steps, validation scores, seconds, and the training curve.
+    """
+    from raycrp.train.export import export_model
+    from raycrp.train.tokens import write_tokens
+    from raycrp.train.trainer import train_model
+    from raycrp.train.worker import METRICS_FILE, RESULT_FILE, WorkerSettings
+
+    started = time.monotonic()
+    section = config.prompt
+    write_tokens(run, rows_per_shard=section.rows_per_shard, num_actors=section.num_actors)
+    is_adaptive = section.instruction is InstructionChoice.ADAPTIVE
+    train_model(
+        WorkerSettings(
+            run=run,
+            train=config.train,
+            instruction=section.instruction,
+            refresh_steps=section.refresh_steps if is_adaptive else None,
+            seed=config.run.seed,
+        )
+    )
+    result = run.read_json(RESULT_FILE)
+    export_model(config, run, result=result)
+    num_rows = run.num_rows(f"prompt/{Split.TRAIN}")
+    curve = read_metrics(run, METRICS_FILE)
+    summary = {
+        "rows_in": num_rows,
+        "rows_out": num_rows - result["num_too_long"],
+        "rejected": result["num_too_long"],
+        "seconds": time.monotonic() - started,
+        "result": result,
+        "curve": [_point(line) for line in curve],
+    }
+    logger.info(
+        "train: %d rows, %d too long, %d steps, validation loss %.4f, %.1f s",
+        num_rows,
+        result["num_too_long"],
+        result["step"],
+        result["best_loss"],
+        summary["seconds"],
+    )
+    return summary
+
+
+def _point(line: dict[str, Any]) -> dict[str, Any]:
+    names = ("step", "loss", "learning_rate", "samples_per_s", "validation_loss")
+    return {name: line[name] for name in names if name in line}

@@ -1,0 +1,158 @@
+"""Scaling, failure and checkpoint policy: how the workers are started."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from raycrp.config import Launcher, TrainConfig
+from raycrp.errors import ClusterError, RaycrpError, TrainError
+from raycrp.run import RunFolder
+from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession
+from raycrp.train.worker import WorkerSettings, run_worker
+
+FAILURE_FILE = "train/failure.json"
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+logger = logging.getLogger(__name__)
+
+
+def train_model(settings: WorkerSettings) -> None:
+    """Train LLM-CRP to the end, going on from what an earlier attempt left.
+
+    Args:
+        settings: What to train and how.
+
+    Raises:
+        TrainError: If training cannot start or go on.
+    """
+    if settings.train.launcher is Launcher.LOCAL:
+        _train_in_process(settings)
+    else:
+        _train_on_ray(settings)
+
+
+def _train_in_process(settings: WorkerSettings) -> None:
+    from raycrp.train.deepspeed import prepare_process
+
+    prepare_process(use_gpu=settings.train.use_gpu)
+    with _single_process_group(use_gpu=settings.train.use_gpu):
+        run_worker(
+            settings,
+            session=LocalSession(settings.run, num_checkpoints=settings.train.num_checkpoints),
+        )
+
+
+def _train_on_ray(settings: WorkerSettings) -> None:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    train = settings.train
+    _check_resources(train)
+    _drop_damaged_snapshot(settings.run)
+    settings.run.delete(FAILURE_FILE)
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"settings": settings},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.num_workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker={
+                "CPU": train.cpus_per_worker,
+                **({"GPU": 1} if train.use_gpu else {}),
+            },
+        ),
+        torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=RAY_RUN_NAME,
+            storage_path=settings.run.uri(RAY_DIR),
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.num_checkpoints),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainError(f"training failed: {_first_lines(error)}") from error
+    if settings.run.exists(FAILURE_FILE):
+        raise TrainError(settings.run.read_json(FAILURE_FILE)["message"])
+
+
+def _ray_worker(config: dict[str, Any]) -> None:
+    from raycrp.train.deepspeed import prepare_process
+
+    settings: WorkerSettings = config["settings"]
+    _show_our_log_lines()
+    prepare_process(use_gpu=settings.train.use_gpu)
+    session = RaySession(settings.run)
+    try:
+        run_worker(settings, session=session)
+    except RaycrpError as error:
+        # Trying again would end the same way, so Ray must not see a failure; the driver raises it.
+        if session.rank == 0:
+            settings.run.write_json(FAILURE_FILE, {"message": str(error)})
+
+
+def _show_our_log_lines() -> None:
+    # Ray sends a worker's output to the driver; only our own lines are for people.
+    ours = logging.getLogger("raycrp")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+
+
+def _check_resources(train: TrainConfig) -> None:
+    import ray
+
+    total = ray.cluster_resources()
+    needed = {"CPU": train.cpus_per_worker * train.num_workers}
+    if train.use_gpu:
+        needed["GPU"] = train.num_workers
+    for kind, amount in needed.items():
+        if amount > total.get(kind, 0):
+            raise ClusterError(
+                f"training asks for {amount:g} {kind} ({train.num_workers} workers), the cluster "
+                f"has {total.get(kind, 0):g}; lower train.num_workers or add nodes"
+            )
+
+
+def _drop_damaged_snapshot(run: RunFolder) -> None:
+    # Ray does not start on a snapshot that was cut short; our checkpoints speak for themselves.
+    path = f"{RAY_DIR}/{RAY_RUN_NAME}/{_SNAPSHOT}"
+    if not run.exists(path):
+        return
+    try:
+        json.loads(run.read_bytes(path))
+    except ValueError:
+        logger.warning("%s is damaged and set aside", run.uri(path))
+        run.delete(path)
+
+
+@contextmanager
+def _single_process_group(*, use_gpu: bool) -> Iterator[None]:
+    import torch.distributed as dist
+    from torch._C._distributed_c10d import HashStore
+
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    dist.init_process_group("nccl" if use_gpu else "gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " | ".join([*lines[:1], *lines[-1:]]) if lines else type(error).__name__

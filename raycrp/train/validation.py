@@ -1,0 +1,129 @@
+"""Validation: the loss of the validation rows, shared out among the workers."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+
+from raycrp.model.encode import encode_token_ids, evaluating, length_batches
+from raycrp.train.batches import IGNORED_LABEL, Batch
+from raycrp.train.instructions import nearest_templates, template_vectors
+from raycrp.train.rows import Rows
+from raycrp.train.tokens import TASKS, IntArray
+
+
+def validate(
+    engine: Any,
+    *,
+    rows: Rows,
+    chosen: IntArray,
+    tokenizer: Any,
+    is_live: bool,
+    rank: int,
+    world_size: int,
+    token_budget: int,
+) -> dict[str, float]:
+    """Loss and token accuracy on validation rows; every worker calls this.
+
+    Args:
+        engine: The DeepSpeed engine.
+        rows: The validation rows.
+        chosen: Places of the rows to score.
+        tokenizer: LLM-CRP's tokenizer.
+        is_live: Whether instructions are chosen anew by the encoder as it is.
+        rank: Number of this worker.
+        world_size: Number of workers; each scores its share.
+        token_budget: Rows times longest row of one padded batch, in tokens.
+
+    Returns:
+        The metrics ``validation_*``, the same on every worker.
+    """
+    batches = list(length_batches(rows.lengths[chosen].tolist(), token_budget=token_budget))
+    num_rounds = -(-len(batches) // world_size)
+    totals = np.zeros((len(TASKS), 3))
+    choose = _Chooser(engine, rows=rows, tokenizer=tokenizer, is_live=is_live, budget=token_budget)
+    with evaluating(engine.module):
+        for number in range(num_rounds):
+            place = number * world_size + rank
+            is_counted = place < len(batches)
+            part = chosen[batches[place if is_counted else 0]]
+            batch = rows.collate(part, templates=choose(part), is_counted=is_counted)
+            totals += _score(engine, batch, tasks=rows.table.tasks[part])
+    return _metrics(_sum_over_workers(totals, engine.device))
+
+
+def chosen_rows(rows: Rows, *, max_rows: int, seed: int) -> IntArray:
+    """The validation rows that are scored: all, or as many as asked for, drawn once.
+
+    Args:
+        rows: The validation rows.
+        max_rows: Rows at most.
+        seed: Seed of the draw.
+    """
+    if len(rows.kept) <= max_rows:
+        return rows.kept
+    drawn = np.random.default_rng(seed).choice(rows.kept, size=max_rows, replace=False)
+    return np.sort(drawn)
+
+
+class _Chooser:
+    """Instructions of validation rows: those of the prompt stage, or the live encoder's."""
+
+    def __init__(
+        self, engine: Any, *, rows: Rows, tokenizer: Any, is_live: bool, budget: int
+    ) -> None:
+        self._rows = rows
+        self._budget = budget
+        self._pad_id = tokenizer.pad_token_id
+        self._encoder = engine.module.get_encoder() if is_live else None
+        if self._encoder is not None:
+            self._vectors = template_vectors(self._encoder, tokenizer=tokenizer)
+
+    def __call__(self, part: IntArray) -> IntArray:
+        if self._encoder is None:
+            return self._rows.table.templates[part]
+        inputs = self._rows.collate.plain_inputs(part)
+        vectors = encode_token_ids(
+            self._encoder, rows=inputs, pad_id=self._pad_id, token_budget=self._budget
+        )
+        tasks = self._rows.table.tasks[part]
+        return nearest_templates(vectors, tasks=tasks, template_vectors=self._vectors)
+
+
+def _score(engine: Any, batch: Batch, *, tasks: IntArray) -> Any:
+    labels = batch.labels.to(engine.device)
+    logits = engine(
+        input_ids=batch.input_ids.to(engine.device),
+        attention_mask=batch.attention_mask.to(engine.device),
+        decoder_input_ids=batch.decoder_input_ids.to(engine.device),
+        use_cache=False,
+    ).logits.float()
+    losses = cross_entropy(
+        logits.transpose(1, 2), labels, ignore_index=IGNORED_LABEL, reduction="none"
+    )
+    is_real = labels != IGNORED_LABEL
+    is_right = (logits.argmax(-1) == labels) & is_real
+    sums = torch.stack([losses.sum(1), is_right.sum(1), is_real.sum(1)], dim=1).cpu().numpy()
+    totals = np.zeros((len(TASKS), 3))
+    np.add.at(totals, tasks, sums)
+    return totals
+
+
+def _sum_over_workers(totals: Any, device: torch.device) -> Any:
+    shared = torch.from_numpy(totals).to(device)
+    dist.all_reduce(shared)
+    return shared.cpu().numpy()
+
+
+def _metrics(totals: Any) -> dict[str, float]:
+    losses, rights, tokens = totals.sum(axis=0)
+    metrics = {
+        "validation_loss": float(losses / tokens),
+        "validation_accuracy": float(rights / tokens),
+    }
+    for task, (loss, _, count) in zip(TASKS, totals, strict=True):
+        if count:
+            metrics[f"validation_loss_{task}"] = float(loss / count)
+    return metrics

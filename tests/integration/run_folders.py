@@ -1,0 +1,90 @@
+"""Small run folders for tests, filled by hand as the stages before would fill them."""
+
+import pyarrow as pa
+
+from raycrp.config import Backbone, Config, Preset, Task
+from raycrp.model.tokenizers import prepare_tokenizer
+from raycrp.prompt.templates import prompt_words
+from raycrp.run import RunFolder
+from raycrp.schemas import ANNOTATIONS, REACTION_TYPES, Split
+
+NUM_TYPES = 3
+
+
+def make_config(folder, **sections):
+    values = {"run": {"name": "test", "storage": str(folder)}, **sections}
+    return Config.model_validate(values)
+
+
+def annotated_rows(*, num_reactions, split):
+    """Amides from acids and amines, three task rows each."""
+    first = {Split.TRAIN: 0, Split.VALIDATION: 100_000, Split.TEST: 200_000}[split]
+    rows = []
+    for number in range(num_reactions):
+        acid = "C" * (1 + number % 5) + "C(=O)O"
+        amine = "N" + "C" * (1 + number // 5 % 7) + ("O" if number % 2 else "")
+        product = acid[:-1] + amine
+        texts = {
+            Task.FORWARD: (f"{acid}.{amine}.CCN=C=N", product),
+            Task.RETROSYNTHESIS: (product, f"{acid}.{amine}"),
+            Task.REAGENT: (f"{acid}.{amine}>>{product}", "CCN=C=N"),
+        }
+        for task, (source, target) in texts.items():
+            row_id = first + len(rows)
+            rows.append(
+                {
+                    "row_id": row_id,
+                    "source_id": str(row_id),
+                    "reaction_key": f"{split}-{number}",
+                    "task": task.value,
+                    "split": split.value,
+                    "rt_split": "rt_train" if split is Split.TRAIN else None,
+                    "input": source,
+                    "output": target,
+                    "mapped_reaction": None,
+                    "reaction_type": number % NUM_TYPES,
+                    "probabilities": [1.0, 0.0, 0.0],
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=ANNOTATIONS)
+
+
+def write_annotated_run(config, *, num_train, num_validation, num_test=4):
+    """A run folder as the annotate stage leaves it; its cluster labels are the annotations + 1."""
+    run = RunFolder(config.run.storage, config.run.name)
+    texts = []
+    counts = {Split.TRAIN: num_train, Split.VALIDATION: num_validation, Split.TEST: num_test}
+    for split, count in counts.items():
+        table = annotated_rows(num_reactions=count, split=split)
+        run.write_table(f"annotate/{split}/shard-000000.parquet", table)
+        texts += table["input"].to_pylist() + table["output"].to_pylist()
+        if split is Split.TRAIN:
+            write_clusters(run, table)
+    run.write_json(
+        "elicit/summary.json", {task.value: {"num_clusters": NUM_TYPES} for task in Task}
+    )
+    for task in Task:
+        run.write_json(f"elicit/labelers/{task}/labeler.json", {})
+    prepared = prepare_tokenizer(
+        Backbone(preset=Preset.TINY), smiles=texts, words=prompt_words(list(Task))
+    )
+    with run.new_local_dir("data/tokenizer") as folder:
+        prepared.tokenizer.save_pretrained(folder)
+    return run
+
+
+def write_clusters(run, table):
+    for task in Task:
+        rows = [row for row in table.to_pylist() if row["task"] == task]
+        values = [
+            {
+                "row_id": row["row_id"],
+                "task": task.value,
+                "reaction_type": (row["reaction_type"] + 1) % NUM_TYPES,
+            }
+            for row in rows
+        ]
+        run.write_table(
+            f"elicit/reaction_types/{task}.parquet",
+            pa.Table.from_pylist(values, schema=REACTION_TYPES),
+        )
