@@ -292,6 +292,13 @@ class ElicitConfig(Section):
     """Which trial is the best."""
     accuracy_floor: float = Field(default=0.70, ge=0, le=1)
     """Least accuracy of the rule ``floor``."""
+    tuning_epochs: int = Field(default=5, ge=1)
+    """Passes over D'_train at most each time the encoder is trained: kind ``t5``, and ``head``
+    where there is feedback."""
+    tuning_learning_rate: float = Field(default=5e-4, gt=0)
+    """Peak step size of AdamW when the encoder is trained."""
+    tuning_batch_size: int = Field(default=32, ge=1)
+    """Rows of a step when the encoder is trained."""
     max_rounds: int = Field(default=1, ge=1)
     """Self-feedback rounds at most; 1 is no feedback."""
     patience: int = Field(default=2, ge=1)

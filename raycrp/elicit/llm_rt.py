@@ -2,16 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from raycrp.config import Device, LabelerKind
 from raycrp.elicit.feedback import LlmRt
 from raycrp.elicit.rows import TaskRows
-from raycrp.model.encode import TextEncoder
+from raycrp.elicit.tuning import TuningSettings, tune_encoder
+from raycrp.model.encode import TextEncoder, encode_texts, encode_token_ids, tokenize_texts
 from raycrp.model.head import Head, fit_head
-from raycrp.model.labeler import HeadLabeler
+from raycrp.model.labeler import HeadLabeler, T5Labeler, fit_t5_labeler
+from raycrp.model.t5 import load_encoder, resolve_device
+from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.run import RunFolder
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,6 +33,7 @@ class LlmRtSettings:
     Args:
         kind: A head on the encoder, or the whole T5.
         has_feedback: Whether training is to change the encoder, for later rounds.
+        tuning: How the encoder is trained, where it is.
         token_budget: Rows times longest row of one padded batch, in tokens.
         max_tokens: Longer texts are cut to this many tokens.
         device: Where models run.
@@ -34,6 +41,7 @@ class LlmRtSettings:
 
     kind: LabelerKind
     has_feedback: bool
+    tuning: TuningSettings
     token_budget: int
     max_tokens: int
     device: Device
@@ -50,11 +58,22 @@ def build_llm_rt(
         settings: How it is built and trained.
         run: The run folder that holds the encoder.
     """
+    if settings.kind is LabelerKind.T5:
+        return TunedT5(rows, num_types=num_types, settings=settings, run=run)
+    if settings.has_feedback:
+        return TunedHead(rows, num_types=num_types, settings=settings, run=run)
     return FrozenHead(rows, num_types=num_types, settings=settings, run=run)
 
 
 class FrozenHead:
-    """A head on the shared vectors; the encoder stays as it is, so that there is no feedback."""
+    """A head on the shared vectors; the encoder stays as it is, so that there is no feedback.
+
+    Args:
+        rows: D_train of the trial's task.
+        num_types: The N of the paper.
+        settings: How it is built and trained.
+        run: The run folder that holds the encoder.
+    """
 
     learns_vectors = False
 
@@ -69,19 +88,18 @@ class FrozenHead:
 
     def train(self, labels: IntArray, *, seed: int) -> None:
         """Fit the head on the input vectors of D'_train."""
-        rows = self._rows
-        self._head = fit_head(
-            rows.input_vectors[rows.train],
-            labels[rows.train],
+        self._head = _fit_head(
+            self._rows,
+            self._rows.input_vectors,
+            labels=labels,
             num_types=self._num_types,
-            valid_vectors=rows.input_vectors[rows.valid],
-            valid_labels=labels[rows.valid],
             seed=seed,
         )
 
     def name(self, indices: IntArray) -> FloatArray:
         """Probabilities from the input vectors alone."""
-        return self._trained.predict(self._rows.input_vectors[indices])
+        assert self._head is not None, "train comes first"
+        return self._head.predict(self._rows.input_vectors[indices])
 
     def embed(self) -> tuple[FloatArray, FloatArray]:
         """The shared vectors."""
@@ -89,16 +107,205 @@ class FrozenHead:
 
     def save(self, folder: Path) -> None:
         """Write the encoder and the head."""
-        settings = self._settings
-        encoder = TextEncoder(
-            self._run.local_dir(ENCODER),
+        assert self._head is not None, "train comes first"
+        encoder = _text_encoder(self._run.local_dir(ENCODER), settings=self._settings)
+        HeadLabeler(encoder, head=self._head).save(folder)
+
+
+class TunedHead:
+    """A head and the encoder below it, trained together; the encoder goes on from round to round.
+
+    Each round starts from a linear head fitted to the vectors as they are, so that the first steps
+    do not wreck the encoder (Kumar et al., ICLR 2022: linear probing, then fine-tuning).
+
+    Args:
+        rows: D_train of the trial's task.
+        num_types: The N of the paper.
+        settings: How it is built and trained.
+        run: The run folder that holds the encoder.
+    """
+
+    learns_vectors = True
+
+    def __init__(
+        self, rows: TaskRows, *, num_types: int, settings: LlmRtSettings, run: RunFolder
+    ) -> None:
+        folder = run.local_dir(ENCODER)
+        self._rows = rows
+        self._num_types = num_types
+        self._settings = settings
+        encoder: Any = load_encoder(folder)
+        self._encoder = encoder.to(resolve_device(settings.device))
+        self._tokenizer = load_tokenizer_dir(folder)
+        self._inputs = self._tokenize(rows.inputs)
+        self._outputs = self._tokenize(rows.outputs)
+        self._input_vectors = rows.input_vectors
+        self._head: Head | None = None
+
+    def train(self, labels: IntArray, *, seed: int) -> None:
+        """Fit a linear head, then head and encoder together."""
+        rows = self._rows
+        head = _fit_head(
+            rows,
+            self._input_vectors,
+            labels=labels,
+            num_types=self._num_types,
+            seed=seed,
+            hidden_size=0,
+        )
+        self._head = tune_encoder(
+            self._encoder,
+            head=head,
+            inputs=[self._inputs[i] for i in rows.train],
+            labels=labels[rows.train],
+            valid_inputs=[self._inputs[i] for i in rows.valid],
+            valid_labels=labels[rows.valid],
+            pad_id=self._tokenizer.pad_token_id,
+            token_budget=self._settings.token_budget,
+            settings=self._settings.tuning,
+            seed=seed,
+        )
+
+    def name(self, indices: IntArray) -> FloatArray:
+        """Probabilities from the inputs alone, by the encoder as it is now."""
+        assert self._head is not None, "train comes first"
+        return self._head.predict(self._encode([self._inputs[i] for i in indices]))
+
+    def embed(self) -> tuple[FloatArray, FloatArray]:
+        """One pass of the encoder over all inputs and outputs."""
+        self._input_vectors = self._encode(self._inputs)
+        return self._input_vectors, self._encode(self._outputs)
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder and the head."""
+        assert self._head is not None, "train comes first"
+        with TemporaryDirectory(prefix="raycrp-") as scratch:
+            self._encoder.save_pretrained(scratch)
+            self._tokenizer.save_pretrained(scratch)
+            encoder = _text_encoder(Path(scratch), settings=self._settings)
+            HeadLabeler(encoder, head=self._head).save(folder)
+
+    def _tokenize(self, texts: pa.ChunkedArray) -> list[list[int]]:
+        rows, _ = tokenize_texts(
+            self._tokenizer, texts.to_pylist(), max_tokens=self._settings.max_tokens
+        )
+        return rows
+
+    def _encode(self, rows: list[list[int]]) -> FloatArray:
+        return encode_token_ids(
+            self._encoder,
+            rows=rows,
+            pad_id=self._tokenizer.pad_token_id,
+            token_budget=self._settings.token_budget,
+        )
+
+
+class TunedT5:
+    """The paper's LLM-RT: a T5 fine-tuned to answer the annotation prompt, round after round.
+
+    Args:
+        rows: D_train of the trial's task.
+        num_types: The N of the paper.
+        settings: How it is built and trained.
+        run: The run folder that holds the T5.
+    """
+
+    learns_vectors = True
+
+    def __init__(
+        self, rows: TaskRows, *, num_types: int, settings: LlmRtSettings, run: RunFolder
+    ) -> None:
+        self._rows = rows
+        self._num_types = num_types
+        self._settings = settings
+        self._start = run.local_dir(ENCODER)
+        self._labeler: T5Labeler | None = None
+
+    def train(self, labels: IntArray, *, seed: int) -> None:
+        """Fine-tune the T5 of the round before."""
+        if self._labeler is None:
+            self._labeler = self._fine_tune(self._start, labels=labels, seed=seed)
+            return
+        with TemporaryDirectory(prefix="raycrp-") as scratch:
+            self._labeler.model.save_pretrained(scratch)
+            self._labeler.tokenizer.save_pretrained(scratch)
+            self._labeler = self._fine_tune(Path(scratch), labels=labels, seed=seed)
+
+    def name(self, indices: IntArray) -> FloatArray:
+        """Probabilities of the labels as answers to the annotation prompt."""
+        assert self._labeler is not None, "train comes first"
+        return self._labeler.predict(_take(self._rows.inputs, indices))
+
+    def embed(self) -> tuple[FloatArray, FloatArray]:
+        """One pass of the T5's encoder over all inputs and outputs."""
+        return self._encode(self._rows.inputs), self._encode(self._rows.outputs)
+
+    def save(self, folder: Path) -> None:
+        """Write the T5."""
+        assert self._labeler is not None, "train comes first"
+        self._labeler.save(folder)
+
+    def _fine_tune(self, start: Path, *, labels: IntArray, seed: int) -> T5Labeler:
+        rows, settings = self._rows, self._settings
+        return fit_t5_labeler(
+            start,
+            inputs=_take(rows.inputs, rows.train),
+            labels=labels[rows.train],
+            num_types=self._num_types,
+            task=rows.task,
+            valid_inputs=_take(rows.inputs, rows.valid),
+            valid_labels=labels[rows.valid],
+            seed=seed,
             device=settings.device,
+            max_epochs=settings.tuning.max_epochs,
+            patience=settings.tuning.patience,
+            batch_size=settings.tuning.batch_size,
+            learning_rate=settings.tuning.learning_rate,
             token_budget=settings.token_budget,
             max_tokens=settings.max_tokens,
         )
-        HeadLabeler(encoder, head=self._trained).save(folder)
 
-    @property
-    def _trained(self) -> Head:
-        assert self._head is not None, "train comes first"
-        return self._head
+    def _encode(self, texts: pa.ChunkedArray) -> FloatArray:
+        assert self._labeler is not None, "train comes first"
+        vectors, _ = encode_texts(
+            self._labeler.model.get_encoder(),
+            tokenizer=self._labeler.tokenizer,
+            texts=texts.to_pylist(),
+            token_budget=self._settings.token_budget,
+            max_tokens=self._settings.max_tokens,
+        )
+        return vectors
+
+
+def _fit_head(
+    rows: TaskRows,
+    vectors: FloatArray,
+    *,
+    labels: IntArray,
+    num_types: int,
+    seed: int,
+    hidden_size: int = 128,
+) -> Head:
+    return fit_head(
+        vectors[rows.train],
+        labels[rows.train],
+        num_types=num_types,
+        valid_vectors=vectors[rows.valid],
+        valid_labels=labels[rows.valid],
+        seed=seed,
+        hidden_size=hidden_size,
+    )
+
+
+def _text_encoder(folder: Path, *, settings: LlmRtSettings) -> TextEncoder:
+    return TextEncoder(
+        folder,
+        device=settings.device,
+        token_budget=settings.token_budget,
+        max_tokens=settings.max_tokens,
+    )
+
+
+def _take(texts: pa.ChunkedArray, indices: IntArray) -> list[str]:
+    taken: list[str] = texts.take(indices).to_pylist()
+    return taken

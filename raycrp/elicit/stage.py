@@ -14,6 +14,7 @@ from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
 from raycrp.elicit.select import Selection, select_trial
 from raycrp.elicit.sweep import SweepResources, absolute_run, run_sweep
 from raycrp.elicit.trial import Record, Trial, TrialSettings
+from raycrp.elicit.tuning import TuningSettings
 from raycrp.run import RunFolder
 from raycrp.schemas import TRIALS
 
@@ -116,6 +117,12 @@ def _trial_settings(config: Config) -> TrialSettings:
         llm_rt=LlmRtSettings(
             kind=config.elicit.labeler,
             has_feedback=config.elicit.max_rounds > 1,
+            tuning=TuningSettings(
+                max_epochs=config.elicit.tuning_epochs,
+                patience=config.elicit.patience,
+                batch_size=config.elicit.tuning_batch_size,
+                learning_rate=config.elicit.tuning_learning_rate,
+            ),
             token_budget=config.embed.token_budget,
             max_tokens=config.embed.max_tokens,
             device=config.run.device,

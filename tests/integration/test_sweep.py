@@ -50,8 +50,8 @@ def source(tmp_path_factory):
 
 def make_reaction(number):
     """A chain whose functional group says which reaction it undergoes."""
-    before, after = list(GROUPS.items())[number % len(GROUPS)]
-    chain = "C" * (2 + number // len(GROUPS) % 7) + "(F)" * (number % 2) + "C"
+    before, after = list(GROUPS.items())[number * number // 7 % len(GROUPS)]
+    chain = "C" * (2 + number % 7) + "(F)" * (number // 5 % 2) + "C"
     return chain + before, chain + after
 
 

@@ -1,0 +1,168 @@
+"""Training the encoder together with the head on it: what self-feedback feeds back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from raycrp.model.encode import encode_token_ids, mean_pool, pad_rows
+from raycrp.model.head import Head, fit_temperature, keep_best, log_loss
+from raycrp.model.t5 import seeded
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+_BATCHES_SORTED_TOGETHER = 32
+_GRADIENT_CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How an encoder is trained to name reaction types.
+
+    Args:
+        max_epochs: Passes over D'_train at most.
+        patience: Epochs without a lower validation loss before training stops.
+        batch_size: Rows of a step.
+        learning_rate: Step size of AdamW.
+    """
+
+    max_epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class _State:
+    weights: dict[str, torch.Tensor]
+    head: Head
+
+
+def tune_encoder(
+    encoder: torch.nn.Module,
+    *,
+    head: Head,
+    inputs: Sequence[Sequence[int]],
+    labels: IntArray,
+    valid_inputs: Sequence[Sequence[int]],
+    valid_labels: IntArray,
+    pad_id: int,
+    token_budget: int,
+    settings: TuningSettings,
+    seed: int,
+) -> Head:
+    """Train an encoder and the head on its pooled vectors together.
+
+    The state before training takes part in the choice of the best epoch: where training does not
+    lower the validation loss, the encoder stays as it was.
+
+    Args:
+        encoder: A T5 encoder, changed in place.
+        head: A linear head fitted to the encoder's vectors as they are.
+        inputs: Token ids of the training rows.
+        labels: Their reaction types.
+        valid_inputs: Token ids of the rows that say when to stop; at least one.
+        valid_labels: Their reaction types.
+        pad_id: Id of the padding token.
+        token_budget: Rows times longest row of one padded batch when rows are only encoded.
+        settings: How it is trained.
+        seed: Seed of dropout and of the order of the rows.
+
+    Returns:
+        The head of the epoch with the lowest validation loss, calibrated; the encoder is in the
+        state of that epoch.
+    """
+
+    def valid_loss(state: _State) -> float:
+        return log_loss(state.head.predict(valid_vectors()), labels=valid_labels)
+
+    def valid_vectors() -> FloatArray:
+        return encode_token_ids(
+            encoder, rows=valid_inputs, pad_id=pad_id, token_budget=token_budget
+        )
+
+    with seeded(seed):
+        states = _train_epochs(
+            encoder, head=head, inputs=inputs, labels=labels, pad_id=pad_id, settings=settings
+        )
+        best = keep_best(
+            islice(states, settings.max_epochs + 1), loss=valid_loss, patience=settings.patience
+        )
+    encoder.load_state_dict(best.weights)
+    encoder.eval()
+    logits = best.head.logits(valid_vectors())
+    return replace(best.head, temperature=fit_temperature(logits, labels=valid_labels))
+
+
+def _train_epochs(
+    encoder: torch.nn.Module,
+    *,
+    head: Head,
+    inputs: Sequence[Sequence[int]],
+    labels: IntArray,
+    pad_id: int,
+    settings: TuningSettings,
+) -> Iterator[_State]:
+    """The state before training and after each epoch."""
+    device = next(encoder.parameters()).device
+    live_head = _LiveHead(head).to(device)
+    parameters = [*encoder.parameters(), *live_head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+    lengths = np.array([len(row) for row in inputs])
+    targets = torch.from_numpy(labels).to(device)
+    while True:
+        yield _State(_copy_weights(encoder), live_head.freeze())
+        encoder.train()
+        for places in _shuffled_batches(lengths, batch_size=settings.batch_size):
+            ids, mask = pad_rows([inputs[i] for i in places], pad_id=pad_id, device=device)
+            hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            logits = live_head(mean_pool(hidden, mask=mask))
+            loss = torch.nn.functional.cross_entropy(logits, targets[places])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_CLIP)
+            optimizer.step()
+
+
+class _LiveHead(torch.nn.Module):
+    """A linear ``Head`` whose layer learns; the standardisation stays."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        ((weight, bias),) = head.layers
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+        self.register_buffer("mean", torch.from_numpy(head.mean.copy()))
+        self.register_buffer("scale", torch.from_numpy(head.scale.copy()))
+        self.weight = torch.nn.Parameter(torch.from_numpy(weight.copy()))
+        self.bias = torch.nn.Parameter(torch.from_numpy(bias.copy()))
+        self._frozen = head
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = (vectors - self.mean) / self.scale @ self.weight.T + self.bias
+        return logits
+
+    def freeze(self) -> Head:
+        weight, bias = (p.detach().cpu().numpy().copy() for p in (self.weight, self.bias))
+        return replace(self._frozen, layers=((weight, bias),), temperature=1.0)
+
+
+def _shuffled_batches(lengths: IntArray, *, batch_size: int) -> Iterator[IntArray]:
+    """Batches in random order, each of rows that are of similar length among random ones."""
+    order = torch.randperm(len(lengths)).numpy()
+    size = batch_size * _BATCHES_SORTED_TOGETHER
+    batches: list[IntArray] = []
+    for start in range(0, len(order), size):
+        chunk = order[start : start + size]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    for number in torch.randperm(len(batches)).tolist():
+        yield batches[number]
+
+
+def _copy_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
