@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
+from ray.train import Checkpoint
 
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
@@ -156,16 +155,9 @@ class StoredCheckpoint:
 
     @contextmanager
     def as_local_dir(self) -> Iterator[Path]:
-        """The checkpoint as local files: itself on a local disk, else a copy for the block."""
-        if isinstance(self.filesystem, fs.LocalFileSystem):
-            yield Path(self.path)
-            return
-        scratch = Path(tempfile.mkdtemp(prefix="raycrp-checkpoint-"))
-        try:
-            fs.copy_files(self.path, str(scratch), source_filesystem=self.filesystem)
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        """The checkpoint as local files: itself on a local disk, else a copy of the node's own."""
+        with Checkpoint(self.path, filesystem=self.filesystem).as_directory() as folder:
+            yield Path(folder)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
-from raycrp.train.checkpoint import GoodCheckpoint, Progress, write_manifest
+from raycrp.train.checkpoint import (
+    GoodCheckpoint,
+    Progress,
+    StoredCheckpoint,
+    newest_good_checkpoint,
+    write_manifest,
+)
 
 _STATE_TAG = "state"
 _PROGRESS_FILE = "progress.json"
@@ -55,34 +64,91 @@ def save_training(
     return folder
 
 
+def agreed_checkpoint(
+    candidates: list[StoredCheckpoint], *, model_digest: str, rank: int
+) -> GoodCheckpoint | None:
+    """The checkpoint that all workers go on from; every worker calls this.
+
+    Args:
+        candidates: What this worker sees; the first worker's decide.
+        model_digest: Digest that the checkpoint must have been saved with.
+        rank: Number of this worker.
+
+    Raises:
+        TrainError: If a whole checkpoint belongs to another model or tokenizer.
+    """
+    found: list[GoodCheckpoint | TrainError | None] = [None]
+    if rank == 0:
+        try:
+            found = [newest_good_checkpoint(candidates, model_digest=model_digest)]
+        except TrainError as error:
+            found = [error]
+    dist.broadcast_object_list(found, src=0)
+    if isinstance(found[0], TrainError):
+        raise found[0]
+    return found[0]
+
+
 def load_training(
-    engine: Any, checkpoint: GoodCheckpoint, *, world_size: int
+    engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool
 ) -> tuple[Progress, dict[str, Any]]:
     """Load the state of training into an engine; every worker calls this.
 
     Args:
         engine: The DeepSpeed engine, as it was built.
         checkpoint: A checkpoint that was found whole.
-        world_size: Number of workers.
+        is_resized: Whether it is to be loaded by way of a universal checkpoint.
 
     Returns:
         How far training was, and the state of the instructions.
-
-    Raises:
-        TrainError: If the checkpoint was saved by another number of workers.
     """
-    if checkpoint.manifest.world_size != world_size:
-        raise TrainError(
-            f"checkpoint {checkpoint.stored} was saved by {checkpoint.manifest.world_size} "
-            f"workers, now there are {world_size}"
-        )
     with checkpoint.stored.as_local_dir() as folder:
+        source = _universal_copy(folder) if is_resized else folder
         # A pickle: only ever read from this run's own storage.
-        engine.load_checkpoint(str(folder), tag=_STATE_TAG, load_lr_scheduler_states=False)
+        engine.load_checkpoint(str(source), tag=_STATE_TAG, load_lr_scheduler_states=False)
         progress = Progress(**json.loads((folder / _PROGRESS_FILE).read_text()))
         tensors = load_file(folder / _TENSORS_FILE)
         dist.barrier()
+        if is_resized and _is_first_of_node():
+            shutil.rmtree(source)
     return progress, tensors
+
+
+def needs_resize(checkpoint: GoodCheckpoint, *, zero_stage: int, world_size: int) -> bool:
+    """Whether a checkpoint's optimiser state is cut for another number of workers.
+
+    Args:
+        checkpoint: A checkpoint that was found whole.
+        zero_stage: Stage that it was saved with; 0 cuts nothing.
+        world_size: Number of workers now.
+    """
+    return zero_stage > 0 and checkpoint.manifest.world_size != world_size
+
+
+def _universal_copy(folder: Path) -> Path:
+    """The checkpoint in DeepSpeed's universal form, made once on each node."""
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / f"raycrp-universal-{os.getuid()}-{name}"
+    problem = _convert(folder / _STATE_TAG, target) if _is_first_of_node() else ""
+    problems: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    if any(problems):
+        raise TrainError(f"{folder} cannot be resized: {max(problems)}")
+    return target
+
+
+def _convert(source: Path, target: Path) -> str:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, mode=0o700)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder"]
+    command += [str(source), "--output_folder", str(target / _STATE_TAG)]
+    command += ["--num_extract_workers", "1", "--num_merge_workers", "1", "--inject_missing_state"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
+def _is_first_of_node() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def save_weights(engine: Any, *, run: RunFolder, target: str, source: Path) -> None:

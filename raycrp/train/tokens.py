@@ -53,8 +53,7 @@ def write_tokens(run: RunFolder, *, rows_per_shard: int, num_actors: int) -> Non
     """
     map_shards(
         run,
-        source=[f"prompt/{split}" for split in (Split.TRAIN, Split.VALIDATION)],
-        target=TOKENS_DIR,
+        tables={f"prompt/{split}": TOKENS_DIR for split in (Split.TRAIN, Split.VALIDATION)},
         function=TokenWriter,
         arguments={"run": run},
         schema=TOKENS,

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from raycrp.config import Launcher, TrainConfig
@@ -38,11 +36,9 @@ def _train_in_process(settings: WorkerSettings) -> None:
     from raycrp.train.deepspeed import prepare_process
 
     prepare_process(use_gpu=settings.train.use_gpu)
-    with _single_process_group(use_gpu=settings.train.use_gpu):
-        run_worker(
-            settings,
-            session=LocalSession(settings.run, num_checkpoints=settings.train.num_checkpoints),
-        )
+    join_single_process_group(use_gpu=settings.train.use_gpu)
+    session = LocalSession(settings.run, num_checkpoints=settings.train.num_checkpoints)
+    run_worker(settings, session=session)
 
 
 def _train_on_ray(settings: WorkerSettings) -> None:
@@ -133,24 +129,21 @@ def _drop_damaged_snapshot(run: RunFolder) -> None:
         run.delete(path)
 
 
-@contextmanager
-def _single_process_group(*, use_gpu: bool) -> Iterator[None]:
+def join_single_process_group(*, use_gpu: bool) -> None:
+    """Make this process the only one of a process group, which lasts as long as the process.
+
+    DeepSpeed keeps the groups that it has seen, so a second training here needs the same one.
+
+    Args:
+        use_gpu: Whether this process trains on a GPU.
+    """
     import torch.distributed as dist
     from torch._C._distributed_c10d import HashStore
 
-    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    if dist.is_initialized():
+        return
+    os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"})
     dist.init_process_group("nccl" if use_gpu else "gloo", store=HashStore(), rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _first_lines(error: Exception) -> str:

@@ -18,7 +18,7 @@ from raycrp.run import RunFolder
 from raycrp.schemas import Split
 from raycrp.tracking import Tracker
 from raycrp.train.batches import IGNORED_LABEL, Batch, SpecialIds, batch_shape
-from raycrp.train.checkpoint import Progress, newest_good_checkpoint
+from raycrp.train.checkpoint import Progress
 from raycrp.train.deepspeed import (
     OptimizerSettings,
     build_engine,
@@ -27,7 +27,14 @@ from raycrp.train.deepspeed import (
 )
 from raycrp.train.instructions import Instructions
 from raycrp.train.meter import Meter
-from raycrp.train.resume import load_training, model_digest, save_training, save_weights
+from raycrp.train.resume import (
+    agreed_checkpoint,
+    load_training,
+    model_digest,
+    needs_resize,
+    save_training,
+    save_weights,
+)
 from raycrp.train.rows import Rows, Schedule
 from raycrp.train.session import Session
 from raycrp.train.tokens import IntArray, PrefixTable, plain_ids
@@ -94,6 +101,7 @@ class Worker:
         self._settings = settings
         self._session = session
         self.progress = Progress()
+        self._find_checkpoint()
         self._load_model()
         self._load_rows()
         self._instructions = Instructions(
@@ -106,14 +114,14 @@ class Worker:
 
     def restore(self) -> None:
         """Go on from the newest good checkpoint, if there is one."""
-        good = newest_good_checkpoint(self._session.checkpoints(), model_digest=self._digest)
-        if good is None:
+        if self._checkpoint is None:
             return
         self.progress, tensors = load_training(
-            self._engine, good, world_size=self._session.world_size
+            self._engine, self._checkpoint, is_resized=self._is_resized
         )
         self._instructions.load_state(tensors)
-        logger.info("training goes on after step %d of %d", self.progress.step, self._num_steps)
+        if self._session.rank == 0:
+            logger.info("going on after step %d of %d", self.progress.step, self._num_steps)
 
     @contextmanager
     def tracking(self) -> Iterator[None]:
@@ -210,10 +218,20 @@ class Worker:
             }
             self._settings.run.write_json(RESULT_FILE, result)
 
-    def _load_model(self) -> None:
-        train = self._settings.train
+    def _find_checkpoint(self) -> None:
         self._folder = self._settings.run.local_dir(LLM_CRP_DIR)
         self._digest = model_digest(self._folder)
+        self._checkpoint = agreed_checkpoint(
+            self._session.checkpoints(), model_digest=self._digest, rank=self._session.rank
+        )
+        self._is_resized = self._checkpoint is not None and needs_resize(
+            self._checkpoint,
+            zero_stage=self._settings.train.zero_stage,
+            world_size=self._session.world_size,
+        )
+
+    def _load_model(self) -> None:
+        train = self._settings.train
         model, self._tokenizer = load_backbone(self._folder)
         self._num_parameters = num_parameters(model)
         self._start_id = int(model.config.decoder_start_token_id)
@@ -231,6 +249,7 @@ class Worker:
             zero_stage=train.zero_stage,
             micro_batch_size=train.batch_size // self._shape.num_micro,
             precision=resolve_precision(train.precision, use_gpu=train.use_gpu),
+            load_universal=self._is_resized,
         )
 
     def _load_rows(self) -> None:
@@ -311,7 +330,9 @@ class Worker:
     def _log(self, parts: list[IntArray]) -> None:
         metrics = self._meter.read()
         metrics["learning_rate"] = self._learning_rate
-        metrics["gradient_norm"] = float(self._engine.get_global_grad_norm())
+        norm = self._engine.get_global_grad_norm()
+        if norm is not None:  # ZeRO 0 in fp32 clips without telling the norm.
+            metrics["gradient_norm"] = float(norm)
         metrics["epoch"] = self.progress.step / self._schedule.steps_per_epoch
         metrics["micro_batches"] = len(parts)
         if self._instructions.is_live:

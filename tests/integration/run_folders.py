@@ -1,12 +1,19 @@
 """Small run folders for tests, filled by hand as the stages before would fill them."""
 
-import pyarrow as pa
+from pathlib import Path
 
-from raycrp.config import Backbone, Config, Preset, Task
+import pyarrow as pa
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from raycrp.config import Backbone, Config, Device, Preset, Task
+from raycrp.model.t5 import save_backbone
 from raycrp.model.tokenizers import prepare_tokenizer
-from raycrp.prompt.templates import prompt_words
+from raycrp.prompt.stage import PromptSettings, PromptWriter
+from raycrp.prompt.templates import prompt_words, reaction_type_name
 from raycrp.run import RunFolder
-from raycrp.schemas import ANNOTATIONS, REACTION_TYPES, Split
+from raycrp.schemas import ANNOTATIONS, PROMPTS, REACTION_TYPES, Split
+from raycrp.train.tokens import TOKENS_DIR, TokenWriter
 
 NUM_TYPES = 3
 
@@ -71,6 +78,50 @@ def write_annotated_run(config, *, num_train, num_validation, num_test=4):
     with run.new_local_dir("data/tokenizer") as folder:
         prepared.tokenizer.save_pretrained(folder)
     return run
+
+
+def write_prompted_run(config, *, num_train, num_validation):
+    """A run folder as the prompt stage leaves it, with the token table, around a minute T5."""
+    run = write_annotated_run(config, num_train=num_train, num_validation=num_validation)
+    names = [reaction_type_name(task, n) for task in Task for n in range(NUM_TYPES)]
+    write_minute_t5(Path(run.path("minute_t5")))
+    with run.new_local_dir("prompt/llm_crp") as folder:
+        save_backbone(
+            Backbone(name_or_path=run.path("minute_t5")),
+            tokenizer_dir=run.local_dir("data/tokenizer"),
+            target=folder,
+            seed=0,
+            new_tokens=names,
+        )
+    settings = PromptSettings(
+        instruction=config.prompt.instruction,
+        use_reaction_type=True,
+        train_reaction_type=config.prompt.train_reaction_type,
+        seed=0,
+        device=Device.CPU,
+        token_budget=4_096,
+        max_tokens=256,
+    )
+    for split in Split:
+        rows = PromptWriter(run, settings)(run.read_table(f"annotate/{split}"))
+        run.write_table(f"prompt/{split}/shard-000000.parquet", rows.cast(PROMPTS))
+        tokens = TokenWriter(run)(rows)
+        run.write_table(f"{TOKENS_DIR}/shard-{split}.parquet", tokens)
+    return run
+
+
+def write_minute_t5(folder):
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=8,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_heads=4,
+        num_layers=2,
+        decoder_start_token_id=0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
 
 
 def write_clusters(run, table):

@@ -1,0 +1,283 @@
+"""Training on tiny models: launchers agree, a resumed run equals an unbroken one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from run_folders import make_config, write_prompted_run
+
+from raycrp.config import InstructionChoice
+from raycrp.errors import ClusterError, TrainError
+from raycrp.run import RunFolder
+from raycrp.tracking import read_metrics
+from raycrp.train.checkpoint import stored_checkpoints
+from raycrp.train.export import export_model, write_model_card
+from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
+from raycrp.train.trainer import join_single_process_group, train_model
+from raycrp.train.worker import METRICS_FILE, RESULT_FILE, WorkerSettings, run_worker
+
+pytestmark = pytest.mark.integration
+
+NUM_ROWS = 180
+TRAIN = {
+    "launcher": "local",
+    "num_workers": 2,
+    "batch_size": 16,
+    "max_steps": 14,
+    "eval_every_steps": 4,
+    "log_every_steps": 1,
+    "learning_rate": 3e-4,
+    "warmup_fraction": 0.5,
+    "num_checkpoints": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory):
+    """A run folder as the prompt stage leaves it, with the token table."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = make_config(folder)
+    write_prompted_run(config, num_train=NUM_ROWS // 3, num_validation=6)
+    return Path(folder) / "test"
+
+
+@pytest.fixture
+def start(prompted, tmp_path):
+    """Settings of training in a fresh copy of the run folder."""
+
+    def make(name="run", *, refresh_steps=5, **train):
+        if not (tmp_path / name).exists():
+            shutil.copytree(prompted, tmp_path / name)
+        config = make_config(tmp_path, train=TRAIN | train)
+        return WorkerSettings(
+            run=RunFolder(str(tmp_path), name),
+            train=config.train,
+            instruction=InstructionChoice.ADAPTIVE,
+            refresh_steps=refresh_steps,
+            seed=0,
+        )
+
+    return make
+
+
+def loss_curve(settings):
+    lines = read_metrics(settings.run, METRICS_FILE)
+    return {
+        (line["step"], name): line[name]
+        for line in lines
+        for name in ("loss", "validation_loss")
+        if name in line
+    }
+
+
+def assert_same_curve(found, expected, *, tolerance):
+    assert found.keys() == expected.keys()
+    difference = max(abs(found[key] - expected[key]) for key in expected)
+    assert difference <= tolerance, f"loss curves differ by {difference:.2e}"
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+class KilledSession(LocalSession):
+    """Dies right after the checkpoint of a step."""
+
+    def __init__(self, run, *, at_step):
+        super().__init__(run, num_checkpoints=5)
+        self._at_step = at_step
+
+    def report(self, metrics, *, step, folder):
+        super().report(metrics, step=step, folder=folder)
+        if step == self._at_step:
+            raise Killed
+
+
+def train_until_killed(settings, *, at_step):
+    from raycrp.train.deepspeed import prepare_process
+
+    prepare_process(use_gpu=False)
+    join_single_process_group(use_gpu=False)
+    with pytest.raises(Killed):
+        run_worker(settings, session=KilledSession(settings.run, at_step=at_step))
+
+
+@pytest.fixture(scope="module")
+def unbroken(prompted, tmp_path_factory):
+    """The loss curve of a training that nothing happens to."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    shutil.copytree(prompted, folder / "run")
+    settings = WorkerSettings(
+        run=RunFolder(str(folder), "run"),
+        train=make_config(folder, train=TRAIN).train,
+        instruction=InstructionChoice.ADAPTIVE,
+        refresh_steps=5,
+        seed=0,
+    )
+    train_model(settings)
+    return settings
+
+
+def test_training_learns_and_leaves_its_result(unbroken):
+    curve = loss_curve(unbroken)
+    assert [step for step, name in curve if name == "loss"] == list(range(1, 15))
+    assert [step for step, name in curve if name == "validation_loss"] == [4, 8, 12, 14]
+    assert curve[14, "validation_loss"] < curve[4, "validation_loss"] < curve[1, "loss"]
+    result = unbroken.run.read_json(RESULT_FILE)
+    assert (result["step"], result["stop_reason"]) == (14, "all steps done")
+    assert (result["num_rows"], result["num_too_long"]) == (NUM_ROWS, 0)
+
+
+def test_resumed_training_equals_an_unbroken_one(unbroken, start):
+    settings = start()
+    train_until_killed(settings, at_step=8)
+    assert max(step for step, _ in loss_curve(settings)) == 8
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-6)
+
+
+def test_damaged_newest_checkpoint_is_stepped_back_from(unbroken, start):
+    settings = start()
+    train_until_killed(settings, at_step=8)
+    (path,) = Path(settings.run.path(f"{LOCAL_DIR}/checkpoint_00000008")).rglob("*optim_states.pt")
+    path.write_bytes(path.read_bytes()[:1_000])
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-6)
+
+
+def test_finished_training_is_not_trained_again(start):
+    settings = start(max_steps=4)
+    train_model(settings)
+    before = loss_curve(settings)
+    settings.run.delete(RESULT_FILE)
+    train_model(settings)
+    assert loss_curve(settings) == before
+    assert settings.run.read_json(RESULT_FILE)["step"] == 4
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_zero_stages_agree(unbroken, start, zero_stage):
+    settings = start(zero_stage=zero_stage)
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-5)
+
+
+def test_the_best_weights_give_the_best_validation_loss(unbroken):
+    from transformers import AutoModelForSeq2SeqLM
+
+    result = unbroken.run.read_json(RESULT_FILE)
+    model = AutoModelForSeq2SeqLM.from_pretrained(unbroken.run.path("train/best"))
+    again = validation_loss(model, unbroken)
+    assert again == pytest.approx(result["best_loss"], abs=1e-4)
+
+
+def validation_loss(model, settings):
+    """By transformers' own loss, a row at a time, with the instructions of the prompt stage."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(settings.run.path("train/best"))
+    rows = settings.run.read_table("prompt/validation").to_pylist()
+    total, count = 0.0, 0
+    for row in rows:
+        labels = tokenizer(row["output"], return_tensors="pt").input_ids
+        prompt = tokenizer(row["prompt"], return_tensors="pt")
+        with torch.no_grad():
+            loss = model.eval()(**prompt, labels=labels).loss
+        total += float(loss) * labels.numel()
+        count += labels.numel()
+    return total / count
+
+
+def test_rows_too_long_are_dropped_and_counted(start):
+    settings = start(max_steps=2, eval_every_steps=2, max_output_tokens=12)
+    train_model(settings)
+    result = settings.run.read_json(RESULT_FILE)
+    assert 0 < result["num_too_long"] < NUM_ROWS
+    assert result["num_rows"] + result["num_too_long"] == NUM_ROWS
+
+
+def test_limits_that_leave_no_row_are_refused(start):
+    with pytest.raises(TrainError, match=r"all 180 train rows are longer than .*max_input_tokens"):
+        train_model(start(max_input_tokens=8))
+
+
+def test_checkpoint_of_another_model_is_refused(start):
+    settings = start(max_steps=4)
+    train_model(settings)
+    path = Path(settings.run.path("prompt/llm_crp/config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dropout_rate": 0.3}))
+    with pytest.raises(TrainError, match="another model or tokenizer"):
+        train_model(settings)
+
+
+def test_export_is_a_model_that_transformers_loads(unbroken):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    config = make_config(unbroken.run.storage)
+    result = unbroken.run.read_json(RESULT_FILE)
+    export_model(config, unbroken.run, result=result)
+    folder = Path(unbroken.run.path("model"))
+    assert (folder / "model.safetensors").exists()
+    assert (folder / "llm_rt/reagent/labeler.json").exists()
+    assert len(AutoTokenizer.from_pretrained(folder)) > 50
+    assert AutoModelForSeq2SeqLM.from_pretrained(folder).config.d_model == 32
+    card = (folder / "README.md").read_text()
+    assert f"{result['best_loss']:.4f} nats per token" in card
+    assert "Not evaluated yet" in card
+    write_model_card(unbroken.run, scores={"forward": {"exact_match": 0.625}})
+    assert "| forward | 0.625 |" in (folder / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="warning")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def on_ray(prompted, cluster, tmp_path_factory):
+    """What two Ray workers leave after training."""
+    folder = tmp_path_factory.mktemp("ray")
+    shutil.copytree(prompted, folder / "run")
+    settings = WorkerSettings(
+        run=RunFolder(str(folder), "run"),
+        train=make_config(folder, train=TRAIN | {"launcher": "ray"}).train,
+        instruction=InstructionChoice.ADAPTIVE,
+        refresh_steps=5,
+        seed=0,
+    )
+    train_model(settings)
+    return settings
+
+
+def test_two_ray_workers_train_like_one_process(on_ray, unbroken):
+    assert_same_curve(loss_curve(on_ray), loss_curve(unbroken), tolerance=1e-4)
+    assert on_ray.run.read_json(RESULT_FILE)["step"] == 14
+
+
+def test_checkpoint_of_two_workers_goes_on_with_one(on_ray, unbroken, start):
+    settings = start()
+    shutil.rmtree(settings.run.path())
+    shutil.copytree(on_ray.run.path(), settings.run.path())
+    for stored in stored_checkpoints(settings.run, folders=CHECKPOINT_FOLDERS)[:2]:
+        shutil.rmtree(stored.path)
+    train_model(settings)
+    assert (settings.run.list_names(LOCAL_DIR)) == ["checkpoint_00000012", "checkpoint_00000014"]
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_zero_stages_on_two_workers_agree(unbroken, cluster, start, zero_stage):
+    settings = start(launcher="ray", zero_stage=zero_stage)
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-4)
+
+
+def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster, start):
+    with pytest.raises(ClusterError, match=r"asks for 16 CPU \(16 workers\), the cluster has 2"):
+        train_model(start(launcher="ray", num_workers=16))
