@@ -8,6 +8,7 @@ shard that is already there is not computed again, and none can be written twice
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,41 +31,34 @@ class Shard:
     """Consecutive rows of one Parquet file.
 
     Args:
-        index: Number of the shard in its table.
         source: Path of the file, relative to the run folder.
         offset: First row.
         length: Number of rows.
+        target: Path of the output file, relative to the run folder.
     """
 
-    index: int
     source: str
     offset: int
     length: int
-
-    @property
-    def file_name(self) -> str:
-        """Name of the shard's output file."""
-        return f"shard-{self.index:06d}.parquet"
+    target: str
 
 
 def map_shards(
     run: RunFolder,
     *,
-    source: str | Sequence[str],
-    target: str,
+    tables: Mapping[str, str],
     function: Callable[..., TableFunction],
     arguments: Mapping[str, Any],
     schema: pa.Schema,
     rows_per_shard: int,
     num_actors: int = 1,
     gpus_per_actor: float = 0,
-) -> int:
+) -> dict[str, int]:
     """Apply a table function, built once per actor, to every shard of one or more tables.
 
     Args:
         run: The run folder; workers read and write it directly.
-        source: Folders of Parquet files, relative to the run folder.
-        target: Folder of the output, relative to the run folder.
+        tables: Output folder by input folder of Parquet files, relative to the run folder.
         function: Class or factory whose instances map a shard's table to the output table.
         arguments: Keyword arguments of ``function``, small and picklable.
         schema: Schema that the output is cast to.
@@ -73,22 +67,20 @@ def map_shards(
         gpus_per_actor: GPUs of each actor.
 
     Returns:
-        Number of rows written by this and earlier attempts, equal to the rows of the sources.
+        Rows by input folder, written by this and earlier attempts.
 
     Raises:
         RunError: If the rows written are not as many as the rows read.
     """
     started = time.monotonic()
-    sources = [source] if isinstance(source, str) else list(source)
-    shards = list_shards(run, sources=sources, rows_per_shard=rows_per_shard)
-    present = set(run.list_names(target))
-    missing = [shard for shard in shards if shard.file_name not in present]
+    shards = list_shards(run, tables=tables, rows_per_shard=rows_per_shard)
+    present = {f"{folder}/{name}" for folder in tables.values() for name in run.list_names(folder)}
+    missing = [shard for shard in shards if shard.target not in present]
     if missing:
         _run_job(
             missing,
             worker_arguments={
                 "run": run,
-                "target": target,
                 "function": function,
                 "arguments": dict(arguments),
                 "schema": schema,
@@ -96,33 +88,53 @@ def map_shards(
             num_actors=min(num_actors, len(missing)),
             gpus_per_actor=gpus_per_actor,
         )
-    num_rows = sum(shard.length for shard in shards)
-    num_written = run.num_rows(target)
-    if num_written != num_rows:
-        raise errors.RunError(f"{run.uri(target)} holds {num_written} rows, expected {num_rows}")
-    seconds = time.monotonic() - started
+    _check_counts(run, shards)
     logger.info(
         "%s: %d rows in %d shards (%d already there), %.1f s",
-        target,
-        num_rows,
+        ", ".join(dict.fromkeys(tables.values())),
+        sum(shard.length for shard in shards),
         len(shards),
         len(shards) - len(missing),
-        seconds,
+        time.monotonic() - started,
     )
-    return num_rows
+    return {
+        source: sum(shard.length for shard in shards if shard.source.startswith(f"{source}/"))
+        for source in tables
+    }
 
 
-def list_shards(run: RunFolder, *, sources: Sequence[str], rows_per_shard: int) -> list[Shard]:
-    """Cut tables into shards; the same files give the same shards."""
+def list_shards(run: RunFolder, *, tables: Mapping[str, str], rows_per_shard: int) -> list[Shard]:
+    """Cut tables into shards; the same files give the same shards.
+
+    Args:
+        run: The run folder.
+        tables: Output folder by input folder.
+        rows_per_shard: Rows of a shard at most.
+    """
     shards: list[Shard] = []
-    for folder in sources:
+    numbers: Counter[str] = Counter()
+    for folder, target in tables.items():
         for name in run.list_names(folder):
-            path = f"{folder}/{name}"
-            num_rows = run.num_rows(path)
+            source = f"{folder}/{name}"
+            num_rows = run.num_rows(source)
             for offset in range(0, num_rows, rows_per_shard):
                 length = min(rows_per_shard, num_rows - offset)
-                shards.append(Shard(len(shards), path, offset, length))
+                file = f"{target}/shard-{numbers[target]:06d}.parquet"
+                shards.append(Shard(source, offset, length, file))
+                numbers[target] += 1
     return shards
+
+
+def _check_counts(run: RunFolder, shards: Sequence[Shard]) -> None:
+    expected: Counter[str] = Counter()
+    for shard in shards:
+        expected[shard.target.rpartition("/")[0]] += shard.length
+    for target, num_rows in expected.items():
+        num_written = run.num_rows(target)
+        if num_written != num_rows:
+            raise errors.RunError(
+                f"{run.uri(target)} holds {num_written} rows, expected {num_rows}"
+            )
 
 
 def _run_job(
@@ -155,13 +167,11 @@ class _ShardWorker:
     def __init__(
         self,
         run: RunFolder,
-        target: str,
         function: Callable[..., TableFunction],
         arguments: dict[str, Any],
         schema: pa.Schema,
     ) -> None:
         self._run = run
-        self._target = target
         self._schema = schema
         self._function = function(**arguments)
 
@@ -169,7 +179,7 @@ class _ShardWorker:
         """Errors of ours are reported as rows, since Ray Data would hide them in its own."""
         reports = []
         for values in batch.to_pylist():
-            report = {"index": values["index"], "error_type": "", "message": ""}
+            report = {"target": values["target"], "error_type": "", "message": ""}
             try:
                 self._write_shard(Shard(**values))
             except errors.RaycrpError as error:
@@ -180,11 +190,10 @@ class _ShardWorker:
     def _write_shard(self, shard: Shard) -> None:
         rows = read_shard(self._run, shard)
         result = self._function(rows)
-        where = f"{self._target}/{shard.file_name}"
         if result.num_rows != rows.num_rows:
-            raise errors.RunError(f"{where}: {rows.num_rows} rows in, {result.num_rows} out")
+            raise errors.RunError(f"{shard.target}: {rows.num_rows} rows in, {result.num_rows} out")
         result = result.select(self._schema.names).cast(self._schema)
-        self._run.write_table(where, result)
+        self._run.write_table(shard.target, result)
 
 
 def read_shard(run: RunFolder, shard: Shard) -> pa.Table:

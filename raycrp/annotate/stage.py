@@ -34,25 +34,21 @@ def run_annotate(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     started = time.monotonic()
     section = config.annotate
-    num_rows = {
-        split.value: map_shards(
-            run,
-            source=f"data/rows/{split}",
-            target=f"annotate/{split}",
-            function=RowAnnotator,
-            arguments={"run": run, "device": config.run.device},
-            schema=ANNOTATIONS,
-            rows_per_shard=section.rows_per_shard,
-            num_actors=section.num_actors,
-            gpus_per_actor=section.gpus_per_actor,
-        )
-        for split in Split
-    }
+    num_rows = map_shards(
+        run,
+        tables={f"data/rows/{split}": f"annotate/{split}" for split in Split},
+        function=RowAnnotator,
+        arguments={"run": run, "device": config.run.device},
+        schema=ANNOTATIONS,
+        rows_per_shard=section.rows_per_shard,
+        num_actors=section.num_actors,
+        gpus_per_actor=section.gpus_per_actor,
+    )
     return {
         "rows_in": sum(num_rows.values()),
         "rows_out": sum(num_rows.values()),
         "rejected": 0,
-        "splits": num_rows,
+        "splits": {split.value: num_rows[f"data/rows/{split}"] for split in Split},
         "reaction_types": _count_types(run),
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -51,8 +51,7 @@ def run_embed(config: Config, run: RunFolder) -> dict[str, Any]:
     dim = _read_dim(run)
     num_rows = map_shards(
         run,
-        source=_ROWS_DIR,
-        target=VECTORS_DIR,
+        tables={_ROWS_DIR: VECTORS_DIR},
         function=RowEmbedder,
         arguments={
             "run": run,
@@ -64,7 +63,7 @@ def run_embed(config: Config, run: RunFolder) -> dict[str, Any]:
         rows_per_shard=embed.rows_per_shard,
         num_actors=embed.num_actors,
         gpus_per_actor=embed.gpus_per_actor,
-    )
+    )[_ROWS_DIR]
     num_truncated = _count_truncated(run, max_tokens=embed.max_tokens)
     if num_truncated:
         logger.warning("embed.max_tokens=%d cuts %d texts", embed.max_tokens, num_truncated)

@@ -51,10 +51,9 @@ def predict_rows(run: RunFolder, section: EvaluateConfig, *, source: str, device
     Returns:
         Number of rows answered.
     """
-    return map_shards(
+    num_rows = map_shards(
         run,
-        source=source,
-        target=PREDICTIONS_DIR,
+        tables={source: PREDICTIONS_DIR},
         function=PromptAnswerer,
         arguments={"run": run, "section": section, "device": device},
         schema=PREDICTIONS,
@@ -62,6 +61,7 @@ def predict_rows(run: RunFolder, section: EvaluateConfig, *, source: str, device
         num_actors=section.num_actors,
         gpus_per_actor=section.gpus_per_actor,
     )
+    return num_rows[source]
 
 
 class PromptAnswerer:

@@ -86,10 +86,7 @@ def run_prompt(config: Config, run: RunFolder) -> dict[str, Any]:
         token_budget=config.embed.token_budget,
         max_tokens=config.embed.max_tokens,
     )
-    rows = {
-        split.value: _write_split(run, split=split, settings=settings, section=config.prompt)
-        for split in Split
-    }
+    rows = _write_prompts(run, settings=settings, section=config.prompt)
     num_rows = sum(rows.values())
     summary = {
         "rows_in": num_rows,
@@ -115,20 +112,19 @@ def read_num_types(run: RunFolder, *, tasks: Sequence[Task]) -> dict[Task, int]:
 
 
 class PromptWriter:
-    """Table function from annotated rows to prompts; built once in each actor.
+    """Table function from annotated rows of one split to prompts; built once in each actor.
 
     Args:
         run: The run folder.
-        split: Split of the rows.
         settings: What decides a row's prompt.
     """
 
-    def __init__(self, run: RunFolder, split: Split, settings: PromptSettings) -> None:
+    def __init__(self, run: RunFolder, settings: PromptSettings) -> None:
         self._settings = settings
         self._clusters: dict[int, int] | None = None
         self._encoder: TextEncoder | None = None
         self._template_vectors: dict[Task, np.ndarray] = {}
-        if split is Split.TRAIN and settings.train_reaction_type is TrainReactionType.CLUSTER:
+        if settings.train_reaction_type is TrainReactionType.CLUSTER:
             self._clusters = _read_clusters(run)
         if settings.instruction is InstructionChoice.ADAPTIVE:
             self._encoder = _load_encoder(run, settings)
@@ -138,7 +134,10 @@ class PromptWriter:
         row_ids = rows["row_id"].to_pylist()
         tasks = [Task(name) for name in rows["task"].to_pylist()]
         inputs = rows["input"].to_pylist()
-        types, source = self._reaction_types(row_ids, rows["reaction_type"].to_pylist())
+        (split,) = rows["split"].unique().to_pylist()
+        types, source = self._reaction_types(
+            row_ids, rows["reaction_type"].to_pylist(), split=Split(split)
+        )
         choices = self._choices(row_ids, tasks, inputs)
         templates = [load_templates()[task][i] for task, i in zip(tasks, choices, strict=True)]
         prompts = [
@@ -162,11 +161,12 @@ class PromptWriter:
         return pa.table(columns)
 
     def _reaction_types(
-        self, row_ids: Sequence[int], predicted: Sequence[int]
+        self, row_ids: Sequence[int], predicted: Sequence[int], *, split: Split
     ) -> tuple[Sequence[int | None], RtSource]:
         if not self._settings.use_reaction_type:
             return [None] * len(row_ids), RtSource.NONE
-        if self._clusters is None:
+        # Clusters saw the output: they may name the types of training rows alone.
+        if self._clusters is None or split is not Split.TRAIN:
             return predicted, RtSource.PREDICTED
         missing = [row_id for row_id in row_ids if row_id not in self._clusters]
         if missing:
@@ -225,20 +225,20 @@ def _save_llm_crp(
         )
 
 
-def _write_split(
-    run: RunFolder, *, split: Split, settings: PromptSettings, section: PromptConfig
-) -> int:
-    return map_shards(
+def _write_prompts(
+    run: RunFolder, *, settings: PromptSettings, section: PromptConfig
+) -> dict[str, int]:
+    num_rows = map_shards(
         run,
-        source=f"annotate/{split}",
-        target=f"prompt/{split}",
+        tables={f"annotate/{split}": f"prompt/{split}" for split in Split},
         function=PromptWriter,
-        arguments={"run": run, "split": split, "settings": settings},
+        arguments={"run": run, "settings": settings},
         schema=PROMPTS,
         rows_per_shard=section.rows_per_shard,
         num_actors=section.num_actors,
         gpus_per_actor=section.gpus_per_actor,
     )
+    return {split.value: num_rows[f"annotate/{split}"] for split in Split}
 
 
 def _read_clusters(run: RunFolder) -> dict[int, int]:

@@ -57,8 +57,7 @@ def run_job(run, target, calls_dir, *, num_actors=1, function=Triple, **argument
     calls_dir.mkdir(exist_ok=True)
     return map_shards(
         run,
-        source="in",
-        target=target,
+        tables={"in": target},
         function=function,
         arguments={"calls_dir": str(calls_dir), **arguments},
         schema=SCHEMA,
@@ -68,8 +67,8 @@ def run_job(run, target, calls_dir, *, num_actors=1, function=Triple, **argument
 
 
 def test_the_number_of_actors_changes_nothing(run, tmp_path):
-    assert run_job(run, "one", tmp_path / "c1", num_actors=1) == 500
-    assert run_job(run, "two", tmp_path / "c2", num_actors=2) == 500
+    assert run_job(run, "one", tmp_path / "c1", num_actors=1) == {"in": 500}
+    assert run_job(run, "two", tmp_path / "c2", num_actors=2) == {"in": 500}
     names = run.list_names("one")
     assert names == [f"shard-{index:06d}.parquet" for index in range(6)]
     assert names == run.list_names("two")
@@ -89,7 +88,7 @@ def test_only_missing_shards_are_computed_again(run, tmp_path):
 
 def test_a_killed_actor_loses_nothing(run, tmp_path):
     flag = tmp_path / "killed"
-    assert run_job(run, "out", tmp_path / "calls", kill_once=str(flag)) == 500
+    assert run_job(run, "out", tmp_path / "calls", kill_once=str(flag)) == {"in": 500}
     assert flag.exists()
     assert run.read_table("out")["y"].to_pylist() == [3 * x for x in range(500)]
 
@@ -98,8 +97,7 @@ def test_a_function_that_loses_rows_is_caught(run):
     with pytest.raises(RunError, match="100 rows in, 99 out"):
         map_shards(
             run,
-            source="in",
-            target="out",
+            tables={"in": "out"},
             function=DropOne,
             arguments={},
             schema=SCHEMA,
@@ -120,7 +118,7 @@ def test_a_shard_reads_its_own_rows_across_row_groups(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"x": list(range(10))}), run.path("in/a.parquet"), row_group_size=3)
-    shards = list_shards(run, sources=["in"], rows_per_shard=4)
+    shards = list_shards(run, tables={"in": "out"}, rows_per_shard=4)
     assert [read_shard(run, shard)["x"].to_pylist() for shard in shards] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
