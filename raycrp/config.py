@@ -69,6 +69,16 @@ class Encoding(StrEnum):
     DIFFERENCE = "difference"
     CONCAT = "concat"
     INNER_PRODUCT = "inner_product"
+    ELEMENTWISE_PRODUCT = "elementwise_product"
+
+
+PAPER_ENCODINGS = (
+    Encoding.OUTPUT,
+    Encoding.DIFFERENCE,
+    Encoding.CONCAT,
+    Encoding.INNER_PRODUCT,
+)
+"""The four of the paper; the others are ours."""
 
 
 class LabelerKind(StrEnum):
@@ -282,7 +292,7 @@ class EmbedConfig(Section):
 class ElicitConfig(Section):
     """The search for reaction types (Algorithm 1)."""
 
-    encodings: tuple[Encoding, ...] = tuple(Encoding)
+    encodings: tuple[Encoding, ...] = PAPER_ENCODINGS
     """Encodings to try."""
     num_clusters: tuple[int, ...] = tuple(range(3, 13))
     """Cluster counts N to try."""
@@ -305,6 +315,9 @@ class ElicitConfig(Section):
     """Rounds without a better accuracy before a trial stops."""
     kmeans_num_init: int = Field(default=3, ge=1)
     """Restarts of k-means; the lowest inertia wins."""
+    full_kmeans_max_rows: int = Field(default=200_000, ge=1)
+    """Above this many rows of a task, vectors stay in blocks of the object store, and k-means and
+    heads take them block by block or by sample."""
     collapse_fraction: float = Field(default=0.5, gt=0, lt=1)
     """A trial stops when its effective number of reaction types falls below this share of what it
     was in round 0."""

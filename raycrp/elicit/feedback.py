@@ -13,10 +13,15 @@ import numpy.typing as npt
 from sklearn.metrics import adjusted_mutual_info_score
 
 from raycrp.config import Encoding
-from raycrp.elicit.clusters import align_labels, assign_clusters, count_distinct
-from raycrp.elicit.encodings import encode_reactions
+from raycrp.elicit.clusters import (
+    KMeansSettings,
+    align_labels,
+    cluster_reactions,
+    count_distinct,
+)
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.scores import ClusterSizes, NamingScores, measure_sizes, score_naming
+from raycrp.elicit.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +50,8 @@ class LlmRt(Protocol):
         """Probabilities of the reaction types, shape ``(len(indices), num_types)``."""
         ...
 
-    def embed(self) -> tuple[FloatArray, FloatArray]:
-        """Input and output vectors of all rows by the encoder as it is now."""
+    def embed(self) -> Vectors:
+        """Vectors of all rows by the encoder as it is now."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -106,7 +111,7 @@ class FeedbackSettings:
         num_clusters: The N of the paper.
         max_rounds: Rounds at most; 1 is no feedback.
         patience: Rounds without a better accuracy before it stops.
-        kmeans_num_init: Restarts of k-means.
+        kmeans: How k-means runs.
         collapse_fraction: It stops when the effective number of reaction types falls below this
             share of what it was in round 0.
         seed: Seed of every random choice.
@@ -116,7 +121,7 @@ class FeedbackSettings:
     num_clusters: int
     max_rounds: int
     patience: int
-    kmeans_num_init: int
+    kmeans: KMeansSettings
     collapse_fraction: float
     seed: int
 
@@ -193,11 +198,10 @@ def _find_types(
 ) -> IntArray | None:
     """Labels under the names of the round before; None if the vectors have fallen together."""
     number, num_clusters = len(rounds), settings.num_clusters
-    vectors = llm_rt.embed() if rounds else (rows.input_vectors, rows.output_vectors)
-    points = encode_reactions(
-        settings.encoding, input_vectors=vectors[0], output_vectors=vectors[1]
-    )
-    if rounds and count_distinct(points, limit=num_clusters) < num_clusters:
+    vectors = llm_rt.embed() if rounds else rows.vectors
+    if rounds and num_clusters > count_distinct(
+        vectors, encoding=settings.encoding, limit=num_clusters
+    ):
         logger.warning(
             "%s, N=%d: feedback stops after round %d, the vectors have fallen together",
             settings.encoding,
@@ -205,10 +209,11 @@ def _find_types(
             number - 1,
         )
         return None
-    labels = assign_clusters(
-        points,
+    labels = cluster_reactions(
+        vectors,
+        encoding=settings.encoding,
         num_clusters=num_clusters,
-        num_init=settings.kmeans_num_init,
+        settings=settings.kmeans,
         seed=derive_seed(settings.seed, "kmeans", number),
     )
     if not rounds:

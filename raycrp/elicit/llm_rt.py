@@ -13,6 +13,7 @@ from raycrp.config import Device, LabelerKind
 from raycrp.elicit.feedback import LlmRt
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.tuning import TuningSettings, tune_encoder
+from raycrp.elicit.vectors import RenewedVectors, Vectors
 from raycrp.model.encode import TextEncoder, encode_texts, encode_token_ids, tokenize_texts
 from raycrp.model.head import Head, fit_head
 from raycrp.model.labeler import HeadLabeler, T5Labeler, fit_t5_labeler
@@ -24,6 +25,9 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 ENCODER = "embed/llm_rt"
+
+_MAX_HEAD_ROWS = 200_000
+# So many rows are enough for a small head, and fit in memory whatever the data.
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class FrozenHead:
         """Fit the head on the input vectors of D'_train."""
         self._head = _fit_head(
             self._rows,
-            self._rows.input_vectors,
+            self._rows.vectors,
             labels=labels,
             num_types=self._num_types,
             seed=seed,
@@ -99,11 +103,11 @@ class FrozenHead:
     def name(self, indices: IntArray) -> FloatArray:
         """Probabilities from the input vectors alone."""
         assert self._head is not None, "train comes first"
-        return self._head.predict(self._rows.input_vectors[indices])
+        return self._head.predict(self._rows.vectors.take_inputs(indices))
 
-    def embed(self) -> tuple[FloatArray, FloatArray]:
+    def embed(self) -> Vectors:
         """The shared vectors."""
-        return self._rows.input_vectors, self._rows.output_vectors
+        return self._rows.vectors
 
     def save(self, folder: Path) -> None:
         """Write the encoder and the head."""
@@ -139,7 +143,7 @@ class TunedHead:
         self._tokenizer = load_tokenizer_dir(folder)
         self._inputs = self._tokenize(rows.inputs)
         self._outputs = self._tokenize(rows.outputs)
-        self._input_vectors = rows.input_vectors
+        self._vectors = rows.vectors
         self._head: Head | None = None
 
     def train(self, labels: IntArray, *, seed: int) -> None:
@@ -147,7 +151,7 @@ class TunedHead:
         rows = self._rows
         head = _fit_head(
             rows,
-            self._input_vectors,
+            self._vectors,
             labels=labels,
             num_types=self._num_types,
             seed=seed,
@@ -171,10 +175,12 @@ class TunedHead:
         assert self._head is not None, "train comes first"
         return self._head.predict(self._encode([self._inputs[i] for i in indices]))
 
-    def embed(self) -> tuple[FloatArray, FloatArray]:
+    def embed(self) -> Vectors:
         """One pass of the encoder over all inputs and outputs."""
-        self._input_vectors = self._encode(self._inputs)
-        return self._input_vectors, self._encode(self._outputs)
+        self._vectors = RenewedVectors(
+            self._encode(self._inputs), self._encode(self._outputs), before=self._rows.vectors
+        )
+        return self._vectors
 
     def save(self, folder: Path) -> None:
         """Write the encoder and the head."""
@@ -236,9 +242,13 @@ class TunedT5:
         assert self._labeler is not None, "train comes first"
         return self._labeler.predict(_take(self._rows.inputs, indices))
 
-    def embed(self) -> tuple[FloatArray, FloatArray]:
+    def embed(self) -> Vectors:
         """One pass of the T5's encoder over all inputs and outputs."""
-        return self._encode(self._rows.inputs), self._encode(self._rows.outputs)
+        return RenewedVectors(
+            self._encode(self._rows.inputs),
+            self._encode(self._rows.outputs),
+            before=self._rows.vectors,
+        )
 
     def save(self, folder: Path) -> None:
         """Write the T5."""
@@ -279,18 +289,21 @@ class TunedT5:
 
 def _fit_head(
     rows: TaskRows,
-    vectors: FloatArray,
+    vectors: Vectors,
     *,
     labels: IntArray,
     num_types: int,
     seed: int,
     hidden_size: int = 128,
 ) -> Head:
+    train = rows.train
+    if len(train) > _MAX_HEAD_ROWS:
+        train = np.sort(np.random.default_rng(seed).choice(train, _MAX_HEAD_ROWS, replace=False))
     return fit_head(
-        vectors[rows.train],
-        labels[rows.train],
+        vectors.take_inputs(train),
+        labels[train],
         num_types=num_types,
-        valid_vectors=vectors[rows.valid],
+        valid_vectors=vectors.take_inputs(rows.valid),
         valid_labels=labels[rows.valid],
         seed=seed,
         hidden_size=hidden_size,

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from raycrp.config import Config, Task
+from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.final import finish_tasks
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
@@ -48,8 +49,10 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         ElicitError: If the settings do not fit the data, or a trial fails.
     """
     started = time.monotonic()
-    rows = load_task_rows(run, tasks=config.data.tasks)
-    settings = config.elicit
+    run, settings = absolute_run(run), config.elicit
+    rows = load_task_rows(
+        run, tasks=config.data.tasks, max_whole_rows=settings.full_kmeans_max_rows
+    )
     check_settings(rows, encodings=settings.encodings, num_clusters=settings.num_clusters)
     selection = Selection(settings.rule, settings.accuracy_floor)
     trials, trial_settings = list_trials(config), _trial_settings(config)
@@ -67,7 +70,7 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         best,
         rows=rows,
         settings=trial_settings,
-        run=absolute_run(run),
+        run=run,
         cpus=settings.cpus_per_trial,
         gpus=settings.gpus_per_trial,
     )
@@ -111,7 +114,10 @@ def _trial_settings(config: Config) -> TrialSettings:
     return TrialSettings(
         max_rounds=config.elicit.max_rounds,
         patience=config.elicit.patience,
-        kmeans_num_init=config.elicit.kmeans_num_init,
+        kmeans=KMeansSettings(
+            num_init=config.elicit.kmeans_num_init,
+            max_whole_rows=config.elicit.full_kmeans_max_rows,
+        ),
         collapse_fraction=config.elicit.collapse_fraction,
         run_seed=config.run.seed,
         llm_rt=LlmRtSettings(

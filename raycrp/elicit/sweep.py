@@ -62,7 +62,7 @@ def run_sweep(
         settings: What all trials share.
         resources: What they run on.
         selection: The rule; LLM-RTs of trials that have lost by it are deleted as the sweep runs.
-        run: The run folder.
+        run: The run folder, with an absolute storage.
 
     Returns:
         The records of all trials, in the order of ``trials``.
@@ -70,7 +70,6 @@ def run_sweep(
     Raises:
         ElicitError: If a trial fails, or done files belong to other settings or data.
     """
-    run = absolute_run(run)
     fingerprint = _fingerprint(rows, settings)
     board = SweepBoard(trials, run=run, selection=selection, fingerprint=fingerprint)
     missing = board.missing_trials()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raycrp.config import Encoding, Task
+from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.feedback import FeedbackSettings, LlmRt, RoundResult, derive_seed, run_rounds
 from raycrp.elicit.llm_rt import LlmRtSettings, build_llm_rt
 from raycrp.elicit.rows import TaskRows
@@ -76,7 +77,7 @@ class TrialSettings:
     Args:
         max_rounds: Rounds at most; 1 is no feedback.
         patience: Rounds without a better accuracy before a trial stops.
-        kmeans_num_init: Restarts of k-means.
+        kmeans: How k-means runs.
         collapse_fraction: Share of round 0's effective reaction types below which a trial stops.
         run_seed: The run's seed.
         llm_rt: How LLM-RT is built and trained.
@@ -84,7 +85,7 @@ class TrialSettings:
 
     max_rounds: int
     patience: int
-    kmeans_num_init: int
+    kmeans: KMeansSettings
     collapse_fraction: float
     run_seed: int
     llm_rt: LlmRtSettings
@@ -152,7 +153,7 @@ def _feedback(trial: Trial, settings: TrialSettings) -> FeedbackSettings:
         num_clusters=trial.num_clusters,
         max_rounds=settings.max_rounds,
         patience=settings.patience,
-        kmeans_num_init=settings.kmeans_num_init,
+        kmeans=settings.kmeans,
         collapse_fraction=settings.collapse_fraction,
         seed=trial.seed(settings.run_seed),
     )

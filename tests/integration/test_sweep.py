@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 import ray
 
-from raycrp.config import Backbone, Config, Device, Preset
+from raycrp.config import Backbone, Config, Device, Preset, Task
+from raycrp.elicit.rows import load_task_rows
 from raycrp.elicit.stage import TRIAL_TABLE, run_elicit
+from raycrp.elicit.stored import StoredVectors
 from raycrp.errors import ElicitError
 from raycrp.model.encode import TextEncoder
 from raycrp.model.labeler import load_labeler
@@ -86,7 +88,8 @@ def write_vectors(run, texts):
         },
         schema=embeddings_schema(encoder.dim),
     )
-    run.write_table("embed/train/shard-000000.parquet", table)
+    for shard, first in enumerate((200, 0, 100)):
+        run.write_table(f"embed/train/shard-{shard:06d}.parquet", table.slice(first, 100))
 
 
 def copy_of(source, tmp_path):
@@ -98,7 +101,12 @@ def copy_of(source, tmp_path):
 
 
 def make_config(**elicit):
-    settings = {"encodings": ["concat", "difference"], "num_clusters": [3, 5], **elicit}
+    settings = {
+        "encodings": ["concat", "difference"],
+        "num_clusters": [3, 5],
+        "max_concurrent_trials": 1,
+        **elicit,
+    }
     return Config.model_validate(
         {
             "run": {"seed": 4, "device": "cpu"},
@@ -186,3 +194,19 @@ def test_done_trials_of_other_settings_are_refused(unbroken):
     run, _ = unbroken
     with pytest.raises(ElicitError, match="other settings or data"):
         run_elicit(make_config(kmeans_num_init=7), run)
+
+
+def test_blocks_of_the_object_store_hold_the_same_vectors(source):
+    rows = [
+        load_task_rows(source, tasks=[Task.FORWARD], max_whole_rows=limit)[Task.FORWARD]
+        for limit in (NUM_ROWS, NUM_ROWS - 1)
+    ]
+    whole, stored = (task_rows.vectors for task_rows in rows)
+    places = np.random.default_rng(0).permutation(NUM_ROWS)[:50]
+    assert isinstance(stored, StoredVectors)
+    assert np.array_equal(stored.take_inputs(places), whole.take_inputs(places))
+    blocks = list(stored.blocks())
+    places = np.concatenate([block.places for block in blocks])
+    assert sorted(places) == list(range(NUM_ROWS))
+    outputs = np.concatenate([block.outputs for block in blocks])
+    assert np.array_equal(outputs, whole.outputs[places])

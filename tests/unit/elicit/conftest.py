@@ -10,6 +10,7 @@ from raycrp.config import Device, LabelerKind, Task
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.tuning import TuningSettings
+from raycrp.elicit.vectors import ArrayVectors
 from raycrp.model.annotation import annotation_words
 from raycrp.model.encode import TextEncoder
 from raycrp.model.tokenizers import build_tokenizer
@@ -52,8 +53,7 @@ def task_rows(elicit_run):
         row_ids=places,
         inputs=pa.chunked_array([TEXTS]),
         outputs=pa.chunked_array([TEXTS]),
-        input_vectors=vectors,
-        output_vectors=vectors,
+        vectors=ArrayVectors(vectors, vectors),
         train=places[:24],
         valid=places[24:32],
         test=places[32:],

@@ -2,41 +2,90 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score
 
-from raycrp.elicit.clusters import align_labels, assign_clusters, count_distinct
+from raycrp.config import Encoding
+from raycrp.elicit.clusters import (
+    KMeansSettings,
+    align_labels,
+    cluster_reactions,
+    count_distinct,
+)
+from raycrp.elicit.vectors import ArrayVectors
+
+WHOLE = KMeansSettings(num_init=3, max_whole_rows=100_000)
 
 
-def make_blobs(seed=0):
-    rng = np.random.default_rng(seed)
+def cluster(points, *, num_clusters, settings=WHOLE, seed=0, rows_per_block=50):
+    vectors = ArrayVectors(points, points, rows_per_block=rows_per_block)
+    return cluster_reactions(
+        vectors,
+        encoding=Encoding.OUTPUT,
+        num_clusters=num_clusters,
+        settings=settings,
+        seed=seed,
+    )
+
+
+def make_blobs(num_rows=90, spread=0.5):
+    rng = np.random.default_rng(0)
     centres = np.array([[0, 0], [10, 0], [0, 10]], dtype=np.float32)
-    truth = np.repeat(np.arange(3), [20, 30, 40])
-    return centres[truth] + rng.normal(0, 0.5, (90, 2)).astype(np.float32), truth
+    truth = rng.permutation(np.arange(num_rows) % 3)
+    return (centres[truth] + rng.normal(0, spread, (num_rows, 2))).astype(np.float32), truth
 
 
 def test_separate_blobs_are_found():
     points, truth = make_blobs()
-    labels = assign_clusters(points, num_clusters=3, num_init=3, seed=1)
+    labels = cluster(points, num_clusters=3)
     assert len(set(zip(labels, truth, strict=True))) == 3
     assert set(labels) == {0, 1, 2}
 
 
-def test_same_seed_same_labels():
+def test_whole_equals_plain_kmeans():
     points = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
-    first = assign_clusters(points, num_clusters=7, num_init=2, seed=5)
-    again = assign_clusters(points, num_clusters=7, num_init=2, seed=5)
-    assert (first == again).all()
+    expected = KMeans(7, n_init=3, random_state=5).fit_predict(points)
+    assert (cluster(points, num_clusters=7, seed=5) == expected).all()
+
+
+def test_by_block_finds_separate_blobs_and_repeats_itself():
+    points, truth = make_blobs(num_rows=600)
+    by_block = KMeansSettings(num_init=1, max_whole_rows=100)
+    labels = cluster(points, num_clusters=3, settings=by_block)
+    assert len(set(zip(labels, truth, strict=True))) == 3
+    assert (labels == cluster(points, num_clusters=3, settings=by_block)).all()
+
+
+def test_by_block_agrees_with_whole_where_clusters_overlap():
+    points, _ = make_blobs(num_rows=3_000, spread=2.5)
+    by_block = KMeansSettings(num_init=3, max_whole_rows=500)
+    whole = cluster(points, num_clusters=3)
+    blocks = cluster(points, num_clusters=3, settings=by_block, rows_per_block=250)
+    agreement = adjusted_mutual_info_score(whole, blocks)
+    ratio = inertia(points, blocks) / inertia(points, whole)
+    print(f"mini-batch against full k-means: AMI {agreement:.3f}, inertia ratio {ratio:.4f}")  # noqa: T201
+    assert agreement > 0.9
+    assert ratio < 1.01
+
+
+def inertia(points, labels):
+    return sum(
+        ((points[labels == label] - points[labels == label].mean(axis=0)) ** 2).sum()
+        for label in set(labels)
+    )
 
 
 def test_more_clusters_than_distinct_points_are_refused():
     points = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
     with pytest.raises(ValueError, match="4 clusters of 3 distinct"):
-        assign_clusters(points, num_clusters=4, num_init=1, seed=0)
+        cluster(points, num_clusters=4)
 
 
 def test_distinct_points_are_counted_up_to_the_limit():
     points = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
-    assert count_distinct(points, limit=2) == 2
-    assert count_distinct(points, limit=9) == 3
+    vectors = ArrayVectors(points, points, rows_per_block=4)
+    assert count_distinct(vectors, encoding=Encoding.OUTPUT, limit=2) == 2
+    assert count_distinct(vectors, encoding=Encoding.OUTPUT, limit=9) == 3
 
 
 @settings(max_examples=30, deadline=None)

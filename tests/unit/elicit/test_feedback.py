@@ -5,15 +5,17 @@ import pyarrow as pa
 import pytest
 
 from raycrp.config import Encoding, Task
+from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.feedback import FeedbackSettings, derive_seed, run_rounds
 from raycrp.elicit.rows import TaskRows
+from raycrp.elicit.vectors import ArrayVectors
 
 SETTINGS = FeedbackSettings(
     encoding=Encoding.OUTPUT,
     num_clusters=4,
     max_rounds=6,
     patience=2,
-    kmeans_num_init=2,
+    kmeans=KMeansSettings(num_init=2, max_whole_rows=1_000),
     collapse_fraction=0.5,
     seed=3,
 )
@@ -30,8 +32,7 @@ def make_rows(num_rows=200):
         row_ids=places,
         inputs=pa.chunked_array([[f"in{i}" for i in places]]),
         outputs=pa.chunked_array([[f"out{i}" for i in places]]),
-        input_vectors=vectors,
-        output_vectors=vectors,
+        vectors=ArrayVectors(vectors, vectors),
         train=places[:160],
         valid=places[160:180],
         test=places[180:],
@@ -60,8 +61,9 @@ class ScriptedLlmRt:
 
     def embed(self):
         self.num_embeds += 1
-        vectors = self.rows.output_vectors if self.embeddings is None else self.embeddings
-        return vectors, vectors
+        if self.embeddings is None:
+            return self.rows.vectors
+        return ArrayVectors(self.embeddings, self.embeddings)
 
     def save(self, folder):
         raise NotImplementedError

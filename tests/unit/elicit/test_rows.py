@@ -48,11 +48,11 @@ def run(tmp_path):
 def test_each_row_gets_its_own_vectors(run):
     write_rows(run)
     write_vectors(run)
-    rows = load_task_rows(run, tasks=TASKS)[Task.REAGENT]
+    rows = load_task_rows(run, tasks=TASKS, max_whole_rows=100)[Task.REAGENT]
     assert rows.row_ids.tolist() == [1, 3, 5, 7, 9, 11]
     assert rows.inputs.to_pylist() == ["in1", "in3", "in5", "in7", "in9", "in11"]
-    assert rows.input_vectors[:, 0].tolist() == [1, 3, 5, 7, 9, 11]
-    assert rows.output_vectors.tolist()[2] == [-5, 2]
+    assert rows.vectors.inputs[:, 0].tolist() == [1, 3, 5, 7, 9, 11]
+    assert rows.vectors.outputs.tolist()[2] == [-5, 2]
     assert rows.row_ids[rows.train].tolist() == [1, 7]
     assert rows.row_ids[rows.valid].tolist() == [3, 9]
     assert rows.row_ids[rows.test].tolist() == [5, 11]
@@ -61,37 +61,37 @@ def test_each_row_gets_its_own_vectors(run):
 def test_digest_follows_the_vectors(run):
     write_rows(run)
     write_vectors(run)
-    first = load_task_rows(run, tasks=TASKS)
-    again = load_task_rows(run, tasks=TASKS)
+    first = load_task_rows(run, tasks=TASKS, max_whole_rows=100)
+    again = load_task_rows(run, tasks=TASKS, max_whole_rows=100)
     assert first[Task.FORWARD].digest() == again[Task.FORWARD].digest()
     assert first[Task.FORWARD].digest() != first[Task.REAGENT].digest()
-    again[Task.FORWARD].output_vectors[3, 1] += 1
+    again[Task.FORWARD].vectors.outputs[3, 1] += 1
     assert first[Task.FORWARD].digest() != again[Task.FORWARD].digest()
 
 
 def test_missing_vectors_are_named(run):
     write_rows(run)
     write_vectors(run, row_ids=[i for i in range(12) if i not in (4, 8)])
-    with pytest.raises(ElicitError, match=r"2 of 6 training rows of task forward.*row 4"):
-        load_task_rows(run, tasks=TASKS)
+    with pytest.raises(ElicitError, match=r"2 of 6 training rows.*row 4"):
+        load_task_rows(run, tasks=TASKS, max_whole_rows=100)
 
 
 def test_no_vectors_at_all(run):
     write_rows(run)
     with pytest.raises(ElicitError, match="run the embed stage first"):
-        load_task_rows(run, tasks=TASKS)
+        load_task_rows(run, tasks=TASKS, max_whole_rows=100)
 
 
 def test_vectors_that_are_not_finite_are_refused(run):
     write_rows(run)
-    write_vectors(run)
+    write_vectors(run, row_ids=[i for i in range(12) if i != 2])
     table = pa.Table.from_pylist(
         [{"row_id": 2, "input_vector": [np.inf, 0], "output_vector": [0, 0]}],
         schema=embeddings_schema(2),
     )
     run.write_table("embed/train/shard-000002.parquet", table)
-    with pytest.raises(ElicitError, match="1 of 6 training rows of task forward"):
-        load_task_rows(run, tasks=TASKS)
+    with pytest.raises(ElicitError, match="1 of 6 training rows"):
+        load_task_rows(run, tasks=TASKS, max_whole_rows=100)
 
 
 @pytest.mark.parametrize(
@@ -101,20 +101,20 @@ def test_an_empty_part_is_named(run, rt_splits, part):
     write_rows(run, rt_splits)
     write_vectors(run)
     with pytest.raises(ElicitError, match=f"no rows in {part}"):
-        load_task_rows(run, tasks=TASKS)
+        load_task_rows(run, tasks=TASKS, max_whole_rows=100)
 
 
 def test_a_task_without_rows_is_named(run):
     write_rows(run)
     write_vectors(run)
     with pytest.raises(ElicitError, match="retrosynthesis has no rows"):
-        load_task_rows(run, tasks=(Task.RETROSYNTHESIS,))
+        load_task_rows(run, tasks=(Task.RETROSYNTHESIS,), max_whole_rows=100)
 
 
 def test_more_clusters_than_distinct_vectors_are_refused(run):
     write_rows(run)
     write_vectors(run)
-    rows = load_task_rows(run, tasks=TASKS)
+    rows = load_task_rows(run, tasks=TASKS, max_whole_rows=100)
     check_settings(rows, encodings=[Encoding.OUTPUT, Encoding.CONCAT], num_clusters=[2, 6])
     with pytest.raises(ElicitError, match=r"asks for 7 clusters.*only 6 distinct"):
         check_settings(rows, encodings=[Encoding.OUTPUT], num_clusters=[2, 7])

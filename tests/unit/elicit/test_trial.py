@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from raycrp.config import Device, Encoding, Task
+from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.final import finish_task
 from raycrp.elicit.trial import Trial, TrialSettings, read_types, run_trial
 from raycrp.model.labeler import load_labeler
@@ -16,7 +17,7 @@ def settings(llm_rt_settings):
     return TrialSettings(
         max_rounds=3,
         patience=2,
-        kmeans_num_init=1,
+        kmeans=KMeansSettings(num_init=1, max_whole_rows=1_000),
         collapse_fraction=0.5,
         run_seed=5,
         llm_rt=replace(llm_rt_settings, has_feedback=True),
