@@ -55,7 +55,7 @@ def run(tmp_path):
 
 
 def prompts(run, *, split, **changes):
-    made = PromptWriter(run, split, settings(**changes))(rows(split=split))
+    made = PromptWriter(run, settings(**changes))(rows(split=split))
     assert made.schema.names == PROMPTS.names
     return made.cast(PROMPTS).to_pylist()
 
@@ -93,7 +93,7 @@ def test_a_training_row_without_cluster_is_an_error(run):
 
 
 def test_no_prompt_depends_on_the_output(run):
-    writer = PromptWriter(run, Split.TEST, settings(instruction=InstructionChoice.RANDOM))
+    writer = PromptWriter(run, settings(instruction=InstructionChoice.RANDOM))
     table = rows(split=Split.TEST)
     noise = table.set_column(
         table.schema.get_field_index("output"), "output", pa.array(["N#N", "[He]"])
