@@ -1,0 +1,101 @@
+"""Whether every node of a cluster can write to a run's storage, and sees what the others wrote.
+
+``python -m raycrp.storage_check STORAGE`` inside a job says so before anything is started.
+"""
+
+import logging
+import socket
+import sys
+import uuid
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raycrp.errors import ClusterError, RaycrpError
+from raycrp.run import RunFolder
+from raycrp.session import connected_ray
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 120.0
+
+
+def check_storage(storage: str) -> int:
+    """Write a file from the driver, read it on each node, and read back what each node wrote.
+
+    Args:
+        storage: Absolute path or ``pyarrow.fs`` URI that holds the run folders.
+
+    Returns:
+        Number of nodes that were tried.
+
+    Raises:
+        ClusterError: Naming the nodes that cannot use the storage.
+    """
+    probe = RunFolder(storage, f".storage-check-{uuid.uuid4().hex[:12]}")
+    try:
+        probe.write_bytes("driver", b"driver")
+    except OSError as error:
+        raise ClusterError(_describe(storage, [f"{socket.gethostname()}: {error}"])) from error
+    try:
+        with connected_ray():
+            problems, num_nodes = _try_nodes(probe)
+    finally:
+        probe.delete("")
+    if problems:
+        raise ClusterError(_describe(storage, problems))
+    return num_nodes
+
+
+def _try_nodes(probe: RunFolder) -> tuple[list[str], int]:
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    task = ray.remote(num_cpus=0, max_retries=1)(_try_node)
+    references = {
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+        ).remote(probe, node_id): node_id
+        for node_id in nodes
+    }
+    done, pending = ray.wait(list(references), num_returns=len(references), timeout=TIMEOUT_S)
+    problems = [f"{nodes[references[r]]}: no answer in {TIMEOUT_S:.0f} s" for r in pending]
+    for reference in done:
+        node_id = references[reference]
+        problem = ray.get(reference)
+        if not problem and not probe.exists(node_id):
+            problem = "what it wrote is not seen by the driver"
+        if problem:
+            problems.append(f"{nodes[node_id]}: {problem}")
+    return problems, len(nodes)
+
+
+def _try_node(probe: RunFolder, node_id: str) -> str:
+    try:
+        if not probe.exists("driver"):
+            return "what the driver wrote is not seen there"
+        probe.write_bytes(node_id, b"node")
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _describe(storage: str, problems: list[str]) -> str:
+    return (
+        f"run.storage '{storage}' cannot be used from all nodes ({'; '.join(problems)}); give "
+        "object storage that they have rights on (s3://, gs://) or a folder that they share"
+    )
+
+
+def main() -> int:
+    """Check the storage named on the command line; 2 if it cannot be used."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    try:
+        num_nodes = check_storage(sys.argv[1])
+    except RaycrpError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stderr.write(f"storage can be used from {num_nodes} node(s)\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

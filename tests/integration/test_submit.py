@@ -1,0 +1,221 @@
+"""Jobs on a real Ray head with dashboard and token, started here on ports of its own."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.job_submission import JobSubmissionClient
+
+from raycrp.errors import ClusterError
+from raycrp.submit import SubmitOptions, submit_entrypoint
+
+pytestmark = pytest.mark.integration
+
+TOKEN = "0123456789abcdef" * 4
+START_TIMEOUT_S = 90
+JOB = """
+import os, pathlib, signal, sys
+print("address", bool(os.environ.get("RAY_ADDRESS")), "token", os.environ.get("RAY_AUTH_MODE"))
+print("sees", sorted(p.name for p in pathlib.Path().iterdir()), flush=True)
+first_time = pathlib.Path(sys.argv[1])
+if not first_time.exists():
+    first_time.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+print("done after all")
+"""
+
+
+class Head:
+    """A Ray head node of its own: temporary folder, ports, token."""
+
+    def __init__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="rc-", dir="/tmp")
+        self.token_path = Path(self._folder.name) / "token"
+        self.token_path.write_text(TOKEN)
+        self.token_path.chmod(0o600)
+        ports = free_ports(7)
+        self.address = f"http://127.0.0.1:{ports[1]}"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_path),
+            "RAY_API_SERVER_ADDRESS": self.address,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        options = [
+            *("--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1"),
+            f"--port={ports[0]}",
+            f"--dashboard-port={ports[1]}",
+            f"--dashboard-agent-listen-port={ports[2]}",
+            f"--dashboard-agent-grpc-port={ports[3]}",
+            f"--runtime-env-agent-port={ports[4]}",
+            f"--metrics-export-port={ports[5]}",
+            f"--ray-client-server-port={ports[6]}",
+            "--object-store-memory=100000000",
+            *(f"--temp-dir={self._folder.name}/ray", "--disable-usage-stats"),
+        ]
+        self._log = Path(self._folder.name) / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ray_command("start", *options), env=self.environment, stdout=log, stderr=log
+            )
+        self._wait()
+
+    def stop(self):
+        """End the head and what it started, and nothing else."""
+        processes = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.terminate()
+        self._process.wait(timeout=60)
+        _, alive = psutil.wait_procs(processes, timeout=15)
+        for process in alive:
+            process.kill()
+        self._folder.cleanup()
+
+    def _wait(self):
+        request = urllib.request.Request(
+            f"{self.address}/api/version", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            try:
+                urllib.request.urlopen(request, timeout=5).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+
+
+def ray_command(*words):
+    return [sys.executable, "-m", "ray.scripts.scripts", *words]
+
+
+def free_ports(number):
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head():
+    head = Head()
+    yield head
+    head.stop()
+
+
+@pytest.fixture(scope="module")
+def client(head):
+    return JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A working tree with code, and data that stays here."""
+    folder = tmp_path / "tree"
+    for name in ("data", "runs"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "large").write_bytes(b"0" * 1000)
+    (folder / "job.py").write_text(JOB)
+    return folder
+
+
+@pytest.fixture
+def send(head, tree, monkeypatch):
+    """Submit a command with the token, and return how it ended and what was shown."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(head.token_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+
+    def _send(*entrypoint, storage=None, **options):
+        shown = []
+        outcome = submit_entrypoint(
+            entrypoint,
+            name="trial",
+            storage=storage,
+            options=SubmitOptions(address=head.address, working_dir=tree, **options),
+            echo=shown.append,
+        )
+        return outcome, "".join(shown)
+
+    return _send
+
+
+def test_a_lost_driver_is_started_again_and_followed_to_the_end(send, client, tmp_path):
+    storage = tmp_path / "storage"
+    outcome, shown = send("python", "job.py", str(tmp_path / "first"), storage=str(storage))
+    assert (outcome.status, outcome.exit_code, outcome.num_restarts) == ("SUCCEEDED", 0, 1)
+    assert outcome.submission_id.endswith("-r1")
+    assert "the driver was lost" in shown
+    assert shown.count("done after all") == 1
+    assert shown.count("address True token token") == 2
+    assert "sees ['job.py']" in shown
+    assert client.get_job_info(outcome.submission_id.removesuffix("-r1")).status == "FAILED"
+    assert list(storage.iterdir()) == []
+
+
+def test_a_driver_that_fails_by_itself_is_not_started_again(send):
+    outcome, shown = send("python", "-c", "import sys; print('bad input'); sys.exit(2)")
+    assert (outcome.status, outcome.exit_code, outcome.num_restarts) == ("FAILED", 2, 0)
+    assert shown.splitlines().count("bad input") == 1
+
+
+def test_a_job_can_be_left_alone_and_stopped(send, client):
+    outcome, shown = send("sleep", "300", waits=False)
+    assert outcome.status in ("PENDING", "RUNNING")
+    assert f"ray job logs --follow {outcome.submission_id}" in shown
+    assert client.stop_job(outcome.submission_id)
+    deadline = time.monotonic() + 30
+    while client.get_job_status(outcome.submission_id) != "STOPPED":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_the_plain_command_does_the_same(send, head, tree, client):
+    outcome, shown = send("sleep", "300", waits=False)
+    client.stop_job(outcome.submission_id)
+    words = shlex.split(shown.splitlines()[0])
+    command = ["python", "job.py", str(tree.parent)]
+    words = [*words[1 : words.index("--no-wait")], "--", *command]
+    words[words.index("--submission-id") + 1] = "plain"
+    assert words[:3] == ["ray", "job", "submit"]
+    result = subprocess.run(
+        ray_command(*words[1:]),
+        env=head.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert client.get_job_status("plain") == "SUCCEEDED"
+    assert "sees ['job.py']\ndone after all" in client.get_job_logs("plain")
+
+
+def test_storage_that_nodes_cannot_write_to_stops_it_before_it_starts(send, client):
+    with pytest.raises(ClusterError, match=r"run.storage '/proc/none' cannot be used"):
+        send("python", "job.py", storage="/proc/none")
+    assert not [job for job in client.list_jobs() if job.entrypoint == "python job.py"]
+
+
+def test_without_a_token_and_with_a_wrong_one_it_is_refused(send, client, tmp_path, monkeypatch):
+    num_jobs = len(client.list_jobs())
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match="asks for a token, and none was found here"):
+        send("true")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 64)
+    with pytest.raises(ClusterError, match="refuses the token of this machine"):
+        send("true")
+    assert len(client.list_jobs()) == num_jobs
