@@ -313,6 +313,8 @@ class ElicitConfig(Section):
     """Self-feedback rounds at most; 1 is no feedback."""
     patience: int = Field(default=2, ge=1)
     """Rounds without a better accuracy before a trial stops."""
+    cross_fit_folds: int = Field(default=0, ge=0)
+    """Folds in which the training rows are named by an LLM-RT that did not see them; 0 is none."""
     kmeans_num_init: int = Field(default=3, ge=1)
     """Restarts of k-means; the lowest inertia wins."""
     full_kmeans_max_rows: int = Field(default=200_000, ge=1)
@@ -338,6 +340,8 @@ class ElicitConfig(Section):
             raise ValueError("num_clusters must name at least one N, each once")
         if min(self.num_clusters) < 2:
             raise ValueError(f"num_clusters must be at least 2, found {min(self.num_clusters)}")
+        if self.cross_fit_folds == 1:
+            raise ValueError("cross_fit_folds must be 0 or at least 2, found 1")
         return self
 
 

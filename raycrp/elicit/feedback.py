@@ -174,9 +174,19 @@ def score_rows(
     """
     return score_naming(
         labels[indices],
-        named=llm_rt.name(indices).argmax(axis=1),
-        majority_type=int(np.bincount(labels[rows.train]).argmax()),
+        probabilities=llm_rt.name(indices),
+        majority_type=majority_type(rows, labels=labels),
     )
+
+
+def majority_type(rows: TaskRows, *, labels: IntArray) -> int:
+    """The most frequent reaction type of D'_train.
+
+    Args:
+        rows: D_train of the task.
+        labels: Reaction types of all rows.
+    """
+    return int(np.bincount(labels[rows.train]).argmax())
 
 
 def derive_seed(*parts: int | str) -> int:

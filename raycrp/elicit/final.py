@@ -8,22 +8,32 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import ray
 
 from raycrp.config import Task
-from raycrp.elicit.feedback import derive_seed
+from raycrp.elicit.cross_fit import cross_fit
+from raycrp.elicit.feedback import derive_seed, majority_type
 from raycrp.elicit.llm_rt import build_llm_rt
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.scores import score_naming
 from raycrp.elicit.trial import Trial, TrialSettings, read_types
 from raycrp.model.labeler import load_labeler
 from raycrp.run import RunFolder
+from raycrp.schemas import REACTION_TYPES
 
+FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Scores = dict[str, Any]
 
 TYPES = "elicit/reaction_types"
 LABELERS = "elicit/labelers"
+CROSS_FITTED = "elicit/cross_fitted"
+
+CROSS_FITTED_TYPES = pa.schema(
+    [*REACTION_TYPES, pa.field("probabilities", pa.list_(pa.float32()), nullable=False)]
+)
+"""Reaction types named by an LLM-RT that did not see the row; D_train rows only."""
 
 
 def finish_tasks(
@@ -32,9 +42,10 @@ def finish_tasks(
     rows: Mapping[Task, TaskRows],
     settings: TrialSettings,
     run: RunFolder,
+    num_folds: int,
     cpus: float,
     gpus: float,
-) -> dict[Task, Scores | None]:
+) -> dict[Task, Scores]:
     """Write reaction types and LLM-RT of each task's best trial, and score it on D'_test.
 
     Args:
@@ -42,24 +53,27 @@ def finish_tasks(
         rows: D_train by task.
         settings: What all trials share.
         run: The run folder, with an absolute storage.
+        num_folds: Folds of cross-fitting; 0 for none.
         cpus: CPUs for each task.
         gpus: GPUs for each task.
 
     Returns:
-        Scores on D'_test by task; None where it has no rows.
+        What ``finish_task`` returns, by task.
     """
     remote: Any = ray.remote
     job = remote(num_cpus=cpus, num_gpus=gpus)(finish_task)
     scores = {
-        task: job.remote(trial, rows=ray.put(rows[task]), settings=settings, run=run)
+        task: job.remote(
+            trial, rows=ray.put(rows[task]), settings=settings, run=run, num_folds=num_folds
+        )
         for task, trial in best.items()
     }
     return {task: ray.get(reference) for task, reference in scores.items()}
 
 
 def finish_task(
-    trial: Trial, *, rows: TaskRows, settings: TrialSettings, run: RunFolder
-) -> Scores | None:
+    trial: Trial, *, rows: TaskRows, settings: TrialSettings, run: RunFolder, num_folds: int
+) -> Scores:
     """Keep the best trial of one task.
 
     Args:
@@ -67,15 +81,21 @@ def finish_task(
         rows: D_train of its task.
         settings: What all trials share.
         run: The run folder, with an absolute storage.
+        num_folds: Folds of cross-fitting; 0 for none.
 
     Returns:
-        Scores on D'_test, None if it has no rows.
+        Scores of the kept LLM-RT on D'_test under ``test``, None if it has no rows; those of
+        cross-fitting on all rows under ``cross_fit``, None without it.
     """
     labels = read_types(trial, run=run)
     run.write_table(f"{TYPES}/{trial.task}.parquet", run.read_table(trial.types_path))
     with run.new_local_dir(f"{LABELERS}/{trial.task}") as folder:
         _fill_labeler(folder, trial, labels=labels, rows=rows, settings=settings, run=run)
-        return _score_test(folder, labels=labels, rows=rows, settings=settings)
+        test = _score_test(folder, labels=labels, rows=rows, settings=settings)
+    crossed = None
+    if num_folds:
+        crossed = _cross_fit(trial, num_folds, labels, rows=rows, settings=settings, run=run)
+    return {"test": test, "cross_fit": crossed}
 
 
 def _fill_labeler(
@@ -102,6 +122,46 @@ def _score_test(
     if len(rows.test) == 0:
         return None
     labeler = load_labeler(folder, device=settings.llm_rt.device)
-    named = labeler.predict(rows.inputs.take(rows.test).to_pylist()).argmax(axis=1)
-    majority_type = int(np.bincount(labels[rows.train]).argmax())
-    return asdict(score_naming(labels[rows.test], named=named, majority_type=majority_type))
+    probabilities = labeler.predict(rows.inputs.take(rows.test).to_pylist())
+    return _score(rows.test, probabilities, labels=labels, rows=rows)
+
+
+def _cross_fit(
+    trial: Trial,
+    num_folds: int,
+    labels: IntArray,
+    *,
+    rows: TaskRows,
+    settings: TrialSettings,
+    run: RunFolder,
+) -> Scores:
+    num_types = trial.num_clusters
+    probabilities = cross_fit(
+        rows,
+        labels=labels,
+        num_types=num_types,
+        num_folds=num_folds,
+        build=lambda seen: build_llm_rt(
+            seen, num_types=num_types, settings=settings.llm_rt, run=run
+        ),
+        seed=trial.seed(settings.run_seed),
+    )
+    table = {
+        "row_id": rows.row_ids,
+        "task": [trial.task.value] * rows.num_rows,
+        "reaction_type": probabilities.argmax(axis=1).astype(np.int32),
+        "probabilities": list(probabilities),
+    }
+    run.write_table(
+        f"{CROSS_FITTED}/{trial.task}.parquet", pa.table(table, schema=CROSS_FITTED_TYPES)
+    )
+    return _score(np.arange(rows.num_rows), probabilities, labels=labels, rows=rows)
+
+
+def _score(
+    places: IntArray, probabilities: FloatArray, *, labels: IntArray, rows: TaskRows
+) -> Scores:
+    most_frequent = majority_type(rows, labels=labels)
+    return asdict(
+        score_naming(labels[places], probabilities=probabilities, majority_type=most_frequent)
+    )

@@ -28,6 +28,7 @@ _ROUND_FIELDS = (
     "majority_rate",
     "kappa",
     "information_bits",
+    "calibration_error",
     "effective_types",
     "smallest_share",
     "agreement",

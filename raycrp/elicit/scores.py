@@ -8,10 +8,12 @@ import numpy.typing as npt
 from sklearn.metrics import cohen_kappa_score, mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
+FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 _NORMAL_95 = 1.959963984540054
 _NO_INFORMATION = 1e-9
+_NUM_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class NamingScores:
         majority_rate: Accuracy of always naming the most frequent type of the training rows.
         kappa: Cohen's kappa; 0 is chance, 1 is perfect.
         information_bits: Mutual information of cluster and name in bits, adjusted for chance.
+        calibration_error: Expected calibration error of the probability given to the name.
     """
 
     num_rows: int
@@ -35,6 +38,7 @@ class NamingScores:
     majority_rate: float
     kappa: float
     information_bits: float
+    calibration_error: float
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,15 @@ class ClusterSizes:
     smallest_share: float
 
 
-def score_naming(clusters: IntArray, *, named: IntArray, majority_type: int) -> NamingScores:
+def score_naming(
+    clusters: IntArray, *, probabilities: FloatArray, majority_type: int
+) -> NamingScores:
     """Compare the reaction types named by LLM-RT with the clusters.
 
     Args:
         clusters: Labels by k-means, shape ``(num_rows,)``, at least one row.
-        named: Labels by LLM-RT, same shape.
+        probabilities: Of the reaction types by LLM-RT, shape ``(num_rows, num_types)``; the most
+            probable is the name.
         majority_type: The most frequent label of the rows LLM-RT was trained on.
 
     Raises:
@@ -63,18 +70,20 @@ def score_naming(clusters: IntArray, *, named: IntArray, majority_type: int) -> 
 
     Source: Eq 6 for the accuracy.
     """
-    if len(clusters) != len(named) or len(clusters) == 0:
-        raise ValueError(f"{len(clusters)} clusters and {len(named)} names cannot be compared")
-    num_right = int((clusters == named).sum())
-    low, high = wilson_interval(num_right, num_rows=len(clusters))
+    if len(clusters) != len(probabilities) or len(clusters) == 0:
+        raise ValueError(f"{len(clusters)} clusters and {len(probabilities)} names do not compare")
+    named = probabilities.argmax(axis=1)
+    is_right = clusters == named
+    low, high = wilson_interval(int(is_right.sum()), num_rows=len(clusters))
     return NamingScores(
         num_rows=len(clusters),
-        accuracy=num_right / len(clusters),
+        accuracy=float(is_right.mean()),
         accuracy_low=low,
         accuracy_high=high,
         majority_rate=float((clusters == majority_type).mean()),
         kappa=_kappa(clusters, named),
         information_bits=information_bits(clusters, named),
+        calibration_error=calibration_error(probabilities.max(axis=1), is_right=is_right),
     )
 
 
@@ -101,7 +110,9 @@ def wilson_interval(num_right: int, *, num_rows: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * num_rows)) / (1 + z2 / num_rows)
     spread = share * (1 - share) / num_rows + z2 / (4 * num_rows**2)
     half = _NORMAL_95 * math.sqrt(spread) / (1 + z2 / num_rows)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if num_right == 0 else centre - half
+    high = 1.0 if num_right == num_rows else centre + half
+    return low, high
 
 
 def information_bits(clusters: IntArray, named: IntArray) -> float:
@@ -126,6 +137,23 @@ def information_bits(clusters: IntArray, named: IntArray) -> float:
     observed = mutual_info_score(None, None, contingency=table)
     nats = entropy * (observed - expected) / (entropy - expected)
     return max(0.0, float(nats) / math.log(2))
+
+
+def calibration_error(confidences: FloatArray, *, is_right: npt.NDArray[np.bool_]) -> float:
+    """Expected calibration error: how far confidence is from accuracy, over ten bins.
+
+    Args:
+        confidences: Probability given to each name, shape ``(num_rows,)``, in ``[0, 1]``.
+        is_right: Whether the name is right, same shape.
+
+    Returns:
+        Between 0 and 1; few rows alone make it large.
+
+    Source: Naeini, Cooper, Hauskrecht, AAAI 2015; Guo et al., ICML 2017, Eq 3.
+    """
+    bins = np.clip(np.ceil(confidences * _NUM_BINS).astype(int) - 1, 0, _NUM_BINS - 1)
+    surplus = np.bincount(bins, weights=confidences - is_right, minlength=_NUM_BINS)
+    return float(np.abs(surplus).sum() / len(confidences))
 
 
 def _kappa(clusters: IntArray, named: IntArray) -> float:

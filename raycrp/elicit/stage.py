@@ -27,6 +27,7 @@ TRIAL_TABLE = pa.schema(
         pa.field("num_rows", pa.int64(), nullable=False),
         pa.field("accuracy_low", pa.float64(), nullable=False),
         pa.field("accuracy_high", pa.float64(), nullable=False),
+        pa.field("calibration_error", pa.float64(), nullable=False),
         pa.field("has_collapsed", pa.bool_(), nullable=False),
         pa.field("encoder_passes", pa.int32(), nullable=False),
         pa.field("cpu_seconds", pa.float64(), nullable=False),
@@ -66,16 +67,17 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
     )
     best = {task: _best_trial(task, trials, records, selection) for task in rows}
     _write_trials(run, records, best)
-    test_scores = finish_tasks(
+    final = finish_tasks(
         best,
         rows=rows,
         settings=trial_settings,
         run=run,
+        num_folds=settings.cross_fit_folds,
         cpus=settings.cpus_per_trial,
         gpus=settings.gpus_per_trial,
     )
     tasks = {
-        task.value: _describe_task(best[task], records=records, test=test_scores[task], rows=rows)
+        task.value: _describe_task(best[task], records=records, final=final[task], rows=rows)
         for task in rows
     }
     run.write_json("elicit/summary.json", tasks)
@@ -164,7 +166,7 @@ def _describe_task(
     trial: Trial,
     *,
     records: Sequence[Record],
-    test: Mapping[str, Any] | None,
+    final: Mapping[str, Any],
     rows: Mapping[Task, TaskRows],
 ) -> dict[str, Any]:
     record = next(record for record in records if record["trial_id"] == trial.trial_id)
@@ -177,5 +179,5 @@ def _describe_task(
         "num_valid_rows": len(task_rows.valid),
         "num_test_rows": len(task_rows.test),
         "num_trials": sum(other["task"] == trial.task for other in records),
-        "test": test,
+        **final,
     }

@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import mutual_info_score
 
 from raycrp.elicit.scores import (
+    calibration_error,
     information_bits,
     measure_sizes,
     score_naming,
@@ -13,10 +14,14 @@ from raycrp.elicit.scores import (
 )
 
 
+def one_hot(named, num_types=3):
+    return np.eye(num_types, dtype=np.float32)[named]
+
+
 def test_scores_by_hand():
     clusters = np.array([0, 0, 0, 0, 1, 1, 2, 2])
     named = np.array([0, 0, 0, 1, 1, 1, 2, 0])
-    scores = score_naming(clusters, named=named, majority_type=0)
+    scores = score_naming(clusters, probabilities=one_hot(named), majority_type=0)
     assert scores.num_rows == 8
     assert scores.accuracy == 6 / 8
     assert scores.majority_rate == 4 / 8
@@ -25,7 +30,7 @@ def test_scores_by_hand():
 
 
 def test_majority_rate_is_that_of_the_training_rows_type():
-    scores = score_naming(np.array([0, 0, 1]), named=np.array([0, 0, 1]), majority_type=1)
+    scores = score_naming(np.array([0, 0, 1]), probabilities=one_hot([0, 0, 1]), majority_type=1)
     assert scores.majority_rate == pytest.approx(1 / 3)
 
 
@@ -60,10 +65,10 @@ def test_random_names_tell_nothing_whatever_n(num_types, num_rows):
 
 def test_constant_names_tell_nothing():
     clusters = np.array([0, 1, 0, 1])
-    scores = score_naming(clusters, named=np.zeros(4, dtype=int), majority_type=0)
+    scores = score_naming(clusters, probabilities=one_hot([0] * 4), majority_type=0)
     assert scores.information_bits == 0
     assert scores.kappa == 0
-    both_constant = score_naming(np.zeros(4, int), named=np.zeros(4, int), majority_type=0)
+    both_constant = score_naming(np.zeros(4, int), probabilities=one_hot([0] * 4), majority_type=0)
     assert both_constant.kappa == 0
 
 
@@ -80,4 +85,19 @@ def test_sizes_by_hand():
 
 def test_no_rows_are_refused():
     with pytest.raises(ValueError, match="0 clusters"):
-        score_naming(np.array([], int), named=np.array([], int), majority_type=0)
+        score_naming(np.array([], int), probabilities=np.zeros((0, 3)), majority_type=0)
+
+
+def test_calibration_error_by_hand():
+    # Bin (.5, .6]: two rows of .55 and .6, one right; bin (.9, 1]: one right row of 1.
+    confidences = np.array([0.55, 0.6, 1.0])
+    error = calibration_error(confidences, is_right=np.array([True, False, True]))
+    assert error == pytest.approx((abs(0.55 + 0.6 - 1) + 0) / 3)
+
+
+def test_calibrated_names_have_a_small_calibration_error():
+    rng = np.random.default_rng(0)
+    confidences = rng.uniform(0.3, 1, 50_000)
+    is_right = rng.uniform(size=50_000) < confidences
+    assert calibration_error(confidences, is_right=is_right) < 0.01
+    assert calibration_error(confidences**0.5, is_right=is_right) > 0.1

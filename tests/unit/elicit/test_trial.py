@@ -76,7 +76,9 @@ def test_the_chosen_trial_is_kept_and_scored_once(max_rounds, settings, task_row
     elicit_run.delete("elicit")
     carry_out(settings, rows=task_rows, run=elicit_run)
     assert elicit_run.exists(TRIAL.labeler_path) == has_feedback
-    scores = finish_task(TRIAL, rows=task_rows, settings=settings, run=elicit_run)
+    final = finish_task(TRIAL, rows=task_rows, settings=settings, run=elicit_run, num_folds=0)
+    scores = final["test"]
+    assert final["cross_fit"] is None
     labeler = load_labeler(elicit_run.local_dir("elicit/labelers/forward"), device=Device.CPU)
     named = labeler.predict(task_rows.inputs.take(task_rows.test).to_pylist()).argmax(axis=1)
     types = elicit_run.read_table("elicit/reaction_types/forward.parquet")
@@ -86,7 +88,17 @@ def test_the_chosen_trial_is_kept_and_scored_once(max_rounds, settings, task_row
     assert scores["num_rows"] == len(task_rows.test)
 
 
-def test_no_test_rows_no_test_scores(settings, task_rows, elicit_run):
+def test_cross_fitted_types_are_kept_and_scored(settings, task_rows, elicit_run):
+    frozen = replace(settings.llm_rt, has_feedback=False)
+    settings = replace(settings, max_rounds=1, llm_rt=frozen)
+    elicit_run.delete("elicit")
     carry_out(settings, rows=task_rows, run=elicit_run)
     rows = replace(task_rows, test=np.array([], dtype=np.int64))
-    assert finish_task(TRIAL, rows=rows, settings=settings, run=elicit_run) is None
+    final = finish_task(TRIAL, rows=rows, settings=settings, run=elicit_run, num_folds=3)
+    assert final["test"] is None
+    table = elicit_run.read_table("elicit/cross_fitted/forward.parquet")
+    types = read_types(TRIAL, run=elicit_run)
+    assert table["row_id"].to_pylist() == task_rows.row_ids.tolist()
+    expected = np.mean(table["reaction_type"].to_numpy() == types)
+    assert final["cross_fit"]["accuracy"] == pytest.approx(expected)
+    assert final["cross_fit"]["num_rows"] == task_rows.num_rows
