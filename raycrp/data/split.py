@@ -119,11 +119,11 @@ def split_rows(rows: RowIndex, *, settings: SplitSettings) -> SplitResult:
     if len(derived) == len(SPLITS):
         splits[:] = SPLITS.index(Split.TRAIN)
     fates[splits == NO_SPLIT] = Fate.UNKNOWN_SPLIT
-    fates[_find_duplicates(rows.contents, splits, fates)] = Fate.DUPLICATE
     found = _sharing(rows, splits, fates)
     _reject_leaks(rows.identities, splits, fates, settings.leak_policy)
     _derive_splits(rows.identities, splits, fates, derived, settings)
     _reject_leaks(rows.identities, splits, fates, settings.leak_policy)
+    fates[_find_duplicates(rows.contents, splits, fates)] = Fate.DUPLICATE
     if settings.max_reactions is not None:
         _sample(rows.identities, splits, fates, settings.max_reactions, settings.seed)
     left = _sharing(rows, splits, fates)
