@@ -22,6 +22,8 @@ from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
 
+PROGRESS_INTERVAL_S = 10.0
+
 TableFunction = Callable[[pa.Table], pa.Table]
 """Takes a shard's rows and returns as many rows, in any order."""
 
@@ -144,6 +146,8 @@ def _run_job(
     num_actors: int,
     gpus_per_actor: float,
 ) -> None:
+    # Ray's running commentary goes to its own log files; a line of ours says how far we are.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     dataset = ray.data.from_items(
         [asdict(shard) for shard in shards], override_num_blocks=len(shards)
     )
@@ -156,9 +160,13 @@ def _run_job(
         num_cpus=1,
         num_gpus=gpus_per_actor or None,
     )
-    for report in reports.iter_rows():
+    last_line = time.monotonic()
+    for number, report in enumerate(reports.iter_rows(), start=1):
         if report["error_type"]:
             raise getattr(errors, report["error_type"])(report["message"])
+        if time.monotonic() - last_line >= PROGRESS_INTERVAL_S:
+            last_line = time.monotonic()
+            logger.info("%s: %d of %d shards", report["target"], number, len(shards))
 
 
 class _ShardWorker:
