@@ -88,6 +88,13 @@ class LabelerKind(StrEnum):
     T5 = "t5"
 
 
+class Scope(StrEnum):
+    """What a reaction type belongs to (METHOD section 6.6)."""
+
+    TASK = "task"
+    REACTION = "reaction"
+
+
 class SelectionRule(StrEnum):
     """Which trial of the sweep is the best (METHOD section 6.3)."""
 
@@ -188,8 +195,8 @@ class HubSource(Section):
 
     repo_id: str = "zjunlp/Mol-Instructions"
     """Name of the data set repository."""
-    revision: str | None = None
-    """Commit to read; required, so that a run can be repeated."""
+    revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    """Commit to read (40 hex digits); required, so that a run can be repeated."""
     files: tuple[str, ...] = ("data/Molecule-oriented_Instructions.zip",)
     """Files inside the repository."""
 
@@ -200,9 +207,16 @@ class DataConfig(Section):
     source: DataSource = DataSource.CORPUS
     """Where the reactions come from."""
     paths: tuple[str, ...] = ()
-    """Files of the sources ``mol_instructions`` and ``reactions``; globs allowed."""
+    """Files or ``pyarrow.fs`` URIs of ``mol_instructions`` and ``reactions``; globs of files too.
+
+    JSON, JSON Lines or Parquet rows; for reactions CSV, TSV and lines of reaction SMILES too. Gzip
+    and zip are taken off.
+    """
     notation: Notation | None = None
-    """How molecules are written; to be declared for ``mol_instructions`` and ``hub``."""
+    """How molecules are written; to be declared for ``mol_instructions`` and ``hub``.
+
+    A row with a field ``notation`` of its own is read so.
+    """
     columns: ReactionColumns = ReactionColumns()
     """Column names of the source ``reactions``."""
     hub: HubSource = HubSource()
@@ -222,11 +236,14 @@ class DataConfig(Section):
     rt_test_fraction: float = Field(default=0.01, gt=0, lt=0.5)
     """Share of D_train set apart as D'_test for LLM-RT."""
     max_reject_fraction: float = Field(default=0.2, ge=0, le=1)
-    """The run stops when more than this share of the rows is unusable; leaks do not count."""
+    """The run stops when more than this share of the rows is unusable.
+
+    Leaks, duplicates, rows of other tasks, and reactions without reagents do not count.
+    """
     leak_policy: LeakPolicy = LeakPolicy.REJECT
     """What happens to training rows whose reaction is in a validation or test split."""
     max_molecule_chars: int = Field(default=2_000, ge=10)
-    """A longer molecule text is rejected."""
+    """A molecule whose SMILES is longer is rejected."""
     rows_per_file: int = Field(default=8_192, ge=1)
     """Rows of one Parquet file of clean rows."""
     num_processes: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
@@ -298,6 +315,9 @@ class ElicitConfig(Section):
     """Cluster counts N to try."""
     labeler: LabelerKind = LabelerKind.HEAD
     """How LLM-RT names a reaction type."""
+    scope: Scope = Scope.TASK
+    """``task`` clusters each task's rows (the paper); ``reaction`` clusters each reaction once, so
+    that a type means the same in all tasks, and names it from each task's own input."""
     rule: SelectionRule = SelectionRule.ACCURACY
     """Which trial is the best."""
     accuracy_floor: float = Field(default=0.70, ge=0, le=1)
@@ -340,6 +360,12 @@ class ElicitConfig(Section):
             raise ValueError("num_clusters must name at least one N, each once")
         if min(self.num_clusters) < 2:
             raise ValueError(f"num_clusters must be at least 2, found {min(self.num_clusters)}")
+        if self.scope is Scope.REACTION and self.max_rounds > 1:
+            raise ValueError(
+                "scope 'reaction' shares one clustering between tasks, but feedback "
+                f"(max_rounds={self.max_rounds}) gives each task an encoder of its own; "
+                "set max_rounds to 1"
+            )
         if self.cross_fit_folds == 1:
             raise ValueError("cross_fit_folds must be 0 or at least 2, found 1")
         return self

@@ -1,17 +1,13 @@
 """Data set files from the Hugging Face hub, pinned to a commit."""
 
-import logging
-
 from raycrp.config import HubSource
 from raycrp.errors import DataError
-
-logger = logging.getLogger(__name__)
-
-_ATTEMPTS = 4
 
 
 def download_files(hub: HubSource) -> list[str]:
     """Paths of the files in the local cache; what is not there is downloaded.
+
+    The hub's library repeats failed requests and goes on with broken downloads by itself.
 
     Args:
         hub: Repository, commit and file names.
@@ -24,65 +20,33 @@ def download_files(hub: HubSource) -> list[str]:
 
 
 def _download_file(hub: HubSource, name: str) -> str:
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        HFValidationError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    where = f"{hub.repo_id} at {hub.revision}: {name}"
-    try:
-        return _download_with_retries(hub, name)
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        kind = "repository" if isinstance(error, RepositoryNotFoundError) else "revision"
-        raise DataError(f"data.hub: {where}: no such {kind}, or no access to it") from error
-    except HFValidationError as error:
-        raise DataError(f"data.hub: {where}: {_first_line(error)}") from error
-    except (EntryNotFoundError, _http_error(), OSError) as error:
-        if _is_transient(error):
-            detail = f"not reached in {_ATTEMPTS} attempts, and not in the local cache"
-            raise DataError(f"data.hub: {where}: {detail}: {_first_line(error)}") from error
-        raise DataError(f"data.hub: {where}: {_first_line(error)}") from error
-
-
-def _download_with_retries(hub: HubSource, name: str) -> str:
-    from huggingface_hub import hf_hub_download
-    from tenacity import (
-        Retrying,
-        before_sleep_log,
-        retry_if_exception,
-        stop_after_attempt,
-        wait_exponential,
-    )
-
-    for attempt in Retrying(
-        retry=retry_if_exception(_is_transient),
-        stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential(multiplier=0.5, max=10),
-        before_sleep=before_sleep_log(logger, logging.WARNING),
-        reraise=True,
-    ):
-        with attempt:
-            return hf_hub_download(hub.repo_id, name, repo_type="dataset", revision=hub.revision)
-    raise AssertionError("unreachable: tenacity returns or raises")
-
-
-def _is_transient(error: BaseException) -> bool:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code == 429
-    return isinstance(error, (_http_error(), LocalEntryNotFoundError, ConnectionError))
-
-
-def _http_error() -> type[Exception]:
-    from huggingface_hub.errors import HfHubHTTPError
-
     # The HTTP library's own base error; which library that is depends on the hub's version.
-    base: type[Exception] = HfHubHTTPError.__mro__[1]
-    return base
+    http_error: type[Exception] = HfHubHTTPError.__mro__[1]
+    cause: Exception
+    try:
+        return hf_hub_download(hub.repo_id, name, repo_type="dataset", revision=hub.revision)
+    except RepositoryNotFoundError as error:
+        problem, cause = "no such repository, or no access to it", error
+    except RevisionNotFoundError as error:
+        problem, cause = "no such revision", error
+    except LocalEntryNotFoundError as error:
+        problem = f"neither in the local cache nor to be had from the hub: {_root(error)}"
+        cause = error
+    except (EntryNotFoundError, http_error, OSError, ValueError) as error:
+        problem, cause = _root(error), error
+    raise DataError(f"data.hub: {hub.repo_id} at {hub.revision}: {name}: {problem}") from cause
 
 
-def _first_line(error: BaseException) -> str:
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
