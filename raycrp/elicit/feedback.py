@@ -29,6 +29,10 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
+NO_TYPE = -1
+"""Label of a row whose reaction was not clustered."""
+
+
 class LlmRt(Protocol):
     """LLM-RT inside one trial: it learns to name reaction types and embeds what it has learnt."""
 
@@ -65,7 +69,8 @@ class RoundResult:
 
     Args:
         number: 0 for the round on the shared vectors.
-        labels: Reaction types of all rows, under the names of the round before.
+        labels: Reaction types of all rows, under the names of the round before; ``NO_TYPE`` where
+            the reaction was not clustered.
         scores: How well LLM-RT names them on D'_valid.
         sizes: How evenly they spread.
         agreement: Adjusted mutual information with the round before; None in round 0.
@@ -114,7 +119,8 @@ class FeedbackSettings:
         kmeans: How k-means runs.
         collapse_fraction: It stops when the effective number of reaction types falls below this
             share of what it was in round 0.
-        seed: Seed of every random choice.
+        seed: Seed of every random choice but those of k-means.
+        kmeans_seed: Seed of k-means.
     """
 
     encoding: Encoding
@@ -124,6 +130,7 @@ class FeedbackSettings:
     kmeans: KMeansSettings
     collapse_fraction: float
     seed: int
+    kmeans_seed: int
 
 
 def run_rounds(
@@ -208,7 +215,7 @@ def _find_types(
 ) -> IntArray | None:
     """Labels under the names of the round before; None if the vectors have fallen together."""
     number, num_clusters = len(rounds), settings.num_clusters
-    vectors = llm_rt.embed() if rounds else rows.vectors
+    vectors = llm_rt.embed() if rounds else rows.clustered_vectors
     if rounds and num_clusters > count_distinct(
         vectors, encoding=settings.encoding, limit=num_clusters
     ):
@@ -224,8 +231,10 @@ def _find_types(
         encoding=settings.encoding,
         num_clusters=num_clusters,
         settings=settings.kmeans,
-        seed=derive_seed(settings.seed, "kmeans", number),
+        seed=derive_seed(settings.kmeans_seed, number),
     )
+    if rows.basis is not None:
+        return np.where(rows.basis.places < 0, NO_TYPE, labels[rows.basis.places])
     if not rounds:
         return labels
     return align_labels(labels, reference=rounds[-1].labels, num_clusters=num_clusters)
@@ -238,7 +247,7 @@ def _describe_round(
     settings: FeedbackSettings,
     rounds: Sequence[RoundResult],
 ) -> RoundResult:
-    sizes = measure_sizes(labels, num_types=settings.num_clusters)
+    sizes = measure_sizes(labels[labels != NO_TYPE], num_types=settings.num_clusters)
     has_collapsed = bool(rounds) and _has_collapsed(sizes, settings=settings, rounds=rounds)
     best_before = max((earlier.scores.accuracy for earlier in rounds), default=-1.0)
     agreement = adjusted_mutual_info_score(rounds[-1].labels, labels) if rounds else None

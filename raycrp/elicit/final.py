@@ -13,12 +13,12 @@ import ray
 
 from raycrp.config import Task
 from raycrp.elicit.cross_fit import cross_fit
-from raycrp.elicit.feedback import derive_seed, majority_type
+from raycrp.elicit.feedback import NO_TYPE, derive_seed, majority_type
 from raycrp.elicit.llm_rt import build_llm_rt
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.scores import score_naming
-from raycrp.elicit.trial import Trial, TrialSettings, read_types
-from raycrp.model.labeler import load_labeler
+from raycrp.elicit.trial import Trial, TrialSettings, read_types, types_table
+from raycrp.model.labeler import Labeler, load_labeler
 from raycrp.run import RunFolder
 from raycrp.schemas import REACTION_TYPES
 
@@ -85,13 +85,15 @@ def finish_task(
 
     Returns:
         Scores of the kept LLM-RT on D'_test under ``test``, None if it has no rows; those of
-        cross-fitting on all rows under ``cross_fit``, None without it.
+        cross-fitting on all clustered rows under ``cross_fit``, None without it.
     """
     labels = read_types(trial, run=run)
-    run.write_table(f"{TYPES}/{trial.task}.parquet", run.read_table(trial.types_path))
     with run.new_local_dir(f"{LABELERS}/{trial.task}") as folder:
         _fill_labeler(folder, trial, labels=labels, rows=rows, settings=settings, run=run)
-        test = _score_test(folder, labels=labels, rows=rows, settings=settings)
+        labeler = load_labeler(folder, device=settings.llm_rt.device)
+    labels = _name_unclustered(labels, labeler, rows=rows)
+    run.write_table(f"{TYPES}/{trial.task}.parquet", types_table(trial, rows=rows, labels=labels))
+    test = _score_test(labeler, labels=labels, rows=rows)
     crossed = None
     if num_folds:
         crossed = _cross_fit(trial, num_folds, labels, rows=rows, settings=settings, run=run)
@@ -116,12 +118,18 @@ def _fill_labeler(
     llm_rt.save(folder)
 
 
-def _score_test(
-    folder: Path, *, labels: IntArray, rows: TaskRows, settings: TrialSettings
-) -> Scores | None:
+def _name_unclustered(labels: IntArray, labeler: Labeler, *, rows: TaskRows) -> IntArray:
+    places = np.flatnonzero(labels == NO_TYPE)
+    if len(places) == 0:
+        return labels
+    named = labels.copy()
+    named[places] = labeler.predict(rows.inputs.take(places).to_pylist()).argmax(axis=1)
+    return named
+
+
+def _score_test(labeler: Labeler, *, labels: IntArray, rows: TaskRows) -> Scores | None:
     if len(rows.test) == 0:
         return None
-    labeler = load_labeler(folder, device=settings.llm_rt.device)
     probabilities = labeler.predict(rows.inputs.take(rows.test).to_pylist())
     return _score(rows.test, probabilities, labels=labels, rows=rows)
 
@@ -155,7 +163,8 @@ def _cross_fit(
     run.write_table(
         f"{CROSS_FITTED}/{trial.task}.parquet", pa.table(table, schema=CROSS_FITTED_TYPES)
     )
-    return _score(np.arange(rows.num_rows), probabilities, labels=labels, rows=rows)
+    clustered = np.sort(np.concatenate([rows.train, rows.valid, rows.test]))
+    return _score(clustered, probabilities[clustered], labels=labels, rows=rows)
 
 
 def _score(

@@ -8,8 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from raycrp.config import Task
-from raycrp.elicit.select import Selection, select_trial
+from raycrp.elicit.select import Selection, choose_trials
 from raycrp.elicit.trial import Record, Trial
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
@@ -60,6 +59,8 @@ class SweepBoard(tune.Callback):
         self._selection = selection
         self._records: dict[str, Record] = {}
         self._running: dict[str, list[Record]] = {}
+        self._dropped: set[str] = set()
+        self._tasks = {trial.task.value for trial in trials}
         self._written_at = 0.0
         for trial in trials:
             if run.exists(trial.done_path):
@@ -85,7 +86,7 @@ class SweepBoard(tune.Callback):
         record = self._run.read_json(self._trials[name].done_path)
         self._records[name] = record
         self._running.pop(name, None)
-        self._drop_losers(self._trials[name].task)
+        self._drop_losers()
         logger.info(
             "elicit: %d/%d %s: accuracy %.3f (%.3f to %.3f), kappa %.3f, %.2f bits, %.1f s",
             len(self._records),
@@ -107,17 +108,16 @@ class SweepBoard(tune.Callback):
         """
         self._running.clear()
         self._write_rounds()
-        for task in dict.fromkeys(trial.task for trial in self._trials.values()):
-            self._drop_losers(task)
+        self._drop_losers()
         return [self._records[name] for name in self._trials]
 
-    def _drop_losers(self, task: Task) -> None:
-        names = [name for name, trial in self._trials.items() if trial.task is task]
-        records = [self._records[name] for name in names if name in self._records]
-        best = select_trial(records, selection=self._selection)
-        for record in records:
-            if record["trial_id"] != best:
-                self._run.delete(self._trials[record["trial_id"]].labeler_path)
+    def _drop_losers(self) -> None:
+        # In the order of the search: which of two equal trials wins must not depend on timing.
+        records = [self._records[name] for name in self._trials if name in self._records]
+        _, beaten = choose_trials(records, tasks=self._tasks, selection=self._selection)
+        for name in beaten - self._dropped:
+            self._run.delete(self._trials[name].labeler_path)
+        self._dropped |= beaten
 
     def _write_rounds(self) -> None:
         lines = (json.dumps(line) + "\n" for line in self._round_lines())

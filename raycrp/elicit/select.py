@@ -1,13 +1,15 @@
 """The rule that picks the best trial among those of a sweep (METHOD section 6.3)."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raycrp.config import SelectionRule
+from raycrp.config import Scope, SelectionRule
 from raycrp.errors import ElicitError
 
 Rank = tuple[float, ...]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,43 @@ class Selection:
     Args:
         rule: What counts.
         accuracy_floor: Least accuracy of the rule ``floor``.
+        scope: ``task`` picks a trial for each task, ``reaction`` one encoding and N for all tasks,
+            by the mean of what the rule looks at.
     """
 
     rule: SelectionRule
     accuracy_floor: float = 0.70
+    scope: Scope = Scope.TASK
 
 
-def select_trial(trials: Iterable[Mapping[str, Any]], *, selection: Selection) -> str:
-    """Pick the best trial of one task.
+def choose_trials(
+    trials: Sequence[Row], *, tasks: Collection[str], selection: Selection
+) -> tuple[set[str], set[str]]:
+    """Pick the best trial of each task among those that have finished.
+
+    Args:
+        trials: Rows with ``trial_id``, ``task``, ``encoding``, ``num_clusters``, ``accuracy`` and
+            ``information_bits``.
+        tasks: Tasks of the search.
+        selection: What makes a trial the best.
+
+    Returns:
+        Ids of the best, and of those that have lost to them; a trial is in neither while others
+        must finish before it can be judged.
+    """
+    chosen: set[str] = set()
+    beaten: set[str] = set()
+    for candidates in _contests(trials, tasks, selection):
+        rows = [{"trial_id": place, **_mean(c)} for place, c in enumerate(candidates)]
+        best = int(select_trial(rows, selection=selection))
+        for place, candidate in enumerate(candidates):
+            ids = {str(row["trial_id"]) for row in candidate}
+            (chosen if place == best else beaten).update(ids)
+    return chosen, beaten
+
+
+def select_trial(trials: Iterable[Row], *, selection: Selection) -> str:
+    """Pick the best of some trials.
 
     Args:
         trials: Rows with ``trial_id``, ``accuracy``, ``information_bits`` and ``num_clusters``.
@@ -46,7 +77,7 @@ def select_trial(trials: Iterable[Mapping[str, Any]], *, selection: Selection) -
     return str(max(rows, key=lambda row: _rank(row, selection))["trial_id"])
 
 
-def _rank(trial: Mapping[str, Any], selection: Selection) -> Rank:
+def _rank(trial: Row, selection: Selection) -> Rank:
     """Higher is better; it depends on the trial alone, so that a trial once beaten stays so."""
     accuracy, num_clusters = float(trial["accuracy"]), float(trial["num_clusters"])
     tie_break = (accuracy, -num_clusters)
@@ -56,3 +87,24 @@ def _rank(trial: Mapping[str, Any], selection: Selection) -> Rank:
         reached = accuracy >= selection.accuracy_floor
         return (float(reached), num_clusters if reached else 0.0, *tie_break)
     return tie_break
+
+
+def _contests(
+    trials: Sequence[Row], tasks: Collection[str], selection: Selection
+) -> Iterator[list[list[Row]]]:
+    """Groups of candidates of which one wins; a candidate is a trial or a pair's trials."""
+    if selection.scope is Scope.TASK:
+        for task in tasks:
+            if of_task := [[row] for row in trials if row["task"] == task]:
+                yield of_task
+        return
+    pairs: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in trials:
+        pairs[row["encoding"], row["num_clusters"]].append(row)
+    if complete := [pair for pair in pairs.values() if len(pair) == len(tasks)]:
+        yield complete
+
+
+def _mean(rows: Sequence[Row]) -> dict[str, float]:
+    names = ("accuracy", "information_bits", "num_clusters")
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}

@@ -7,12 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycrp.config import Config, Task
+from raycrp.config import Config, Scope, Task
+from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.final import finish_tasks
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
-from raycrp.elicit.select import Selection, select_trial
+from raycrp.elicit.select import Selection, choose_trials
 from raycrp.elicit.sweep import SweepResources, absolute_run, run_sweep
 from raycrp.elicit.trial import Record, Trial, TrialSettings
 from raycrp.elicit.tuning import TuningSettings
@@ -54,8 +55,10 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
     rows = load_task_rows(
         run, tasks=config.data.tasks, max_whole_rows=settings.full_kmeans_max_rows
     )
+    if settings.scope is Scope.REACTION:
+        rows = share_reactions(rows)
     check_settings(rows, encodings=settings.encodings, num_clusters=settings.num_clusters)
-    selection = Selection(settings.rule, settings.accuracy_floor)
+    selection = Selection(settings.rule, settings.accuracy_floor, settings.scope)
     trials, trial_settings = list_trials(config), _trial_settings(config)
     records = run_sweep(
         rows,
@@ -65,7 +68,8 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         selection=selection,
         run=run,
     )
-    best = {task: _best_trial(task, trials, records, selection) for task in rows}
+    chosen, _ = choose_trials(records, tasks=list(rows), selection=selection)
+    best = {trial.task: trial for trial in trials if trial.trial_id in chosen}
     _write_trials(run, records, best)
     final = finish_tasks(
         best,
@@ -145,14 +149,6 @@ def _resources(config: Config) -> SweepResources:
         max_concurrent_trials=config.elicit.max_concurrent_trials,
         max_failures=config.elicit.max_failures,
     )
-
-
-def _best_trial(
-    task: Task, trials: Sequence[Trial], records: Sequence[Record], selection: Selection
-) -> Trial:
-    of_task = [record for record in records if record["task"] == task]
-    best = select_trial(of_task, selection=selection)
-    return next(trial for trial in trials if trial.trial_id == best)
 
 
 def _write_trials(run: RunFolder, records: Sequence[Record], best: Mapping[Task, Trial]) -> None:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ def run_trial(
     started, cpu_started = time.monotonic(), time.process_time()
     llm_rt = build_llm_rt(rows, num_types=trial.num_clusters, settings=settings.llm_rt, run=run)
     rounds: list[RoundResult] = []
-    for result in run_rounds(rows, llm_rt=llm_rt, settings=_feedback(trial, settings)):
+    for result in run_rounds(rows, llm_rt=llm_rt, settings=_feedback(trial, rows, settings)):
         rounds.append(result)
         if result.is_best:
             _keep_round(trial, rows=rows, result=result, llm_rt=llm_rt, run=run)
@@ -147,7 +147,24 @@ def read_types(trial: Trial, *, run: RunFolder) -> IntArray:
     return np.asarray(table["reaction_type"].to_numpy(), dtype=np.int64)
 
 
-def _feedback(trial: Trial, settings: TrialSettings) -> FeedbackSettings:
+def types_table(trial: Trial, *, rows: TaskRows, labels: IntArray) -> pa.Table:
+    """Reaction types of all rows as a table.
+
+    Args:
+        trial: The trial they come from.
+        rows: D_train of its task.
+        labels: Reaction types, shape ``(num_rows,)``.
+    """
+    columns = {
+        "row_id": rows.row_ids,
+        "task": [trial.task.value] * rows.num_rows,
+        "reaction_type": labels.astype(np.int32),
+    }
+    return pa.table(columns, schema=REACTION_TYPES)
+
+
+def _feedback(trial: Trial, rows: TaskRows, settings: TrialSettings) -> FeedbackSettings:
+    clustered = replace(trial, task=trial.task if rows.basis is None else rows.basis.task)
     return FeedbackSettings(
         encoding=trial.encoding,
         num_clusters=trial.num_clusters,
@@ -156,21 +173,14 @@ def _feedback(trial: Trial, settings: TrialSettings) -> FeedbackSettings:
         kmeans=settings.kmeans,
         collapse_fraction=settings.collapse_fraction,
         seed=trial.seed(settings.run_seed),
+        kmeans_seed=derive_seed(clustered.seed(settings.run_seed), "kmeans"),
     )
 
 
 def _keep_round(
     trial: Trial, *, rows: TaskRows, result: RoundResult, llm_rt: LlmRt, run: RunFolder
 ) -> None:
-    table = pa.table(
-        {
-            "row_id": rows.row_ids,
-            "task": [trial.task.value] * rows.num_rows,
-            "reaction_type": result.labels.astype(np.int32),
-        },
-        schema=REACTION_TYPES,
-    )
-    run.write_table(trial.types_path, table)
+    run.write_table(trial.types_path, types_table(trial, rows=rows, labels=result.labels))
     if llm_rt.learns_vectors:
         with run.new_local_dir(trial.labeler_path) as folder:
             llm_rt.save(folder)

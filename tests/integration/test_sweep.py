@@ -1,6 +1,7 @@
 """The elicit stage on a small made-up run: search, resume, refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 import ray
 
 from raycrp.config import Backbone, Config, Device, Preset, Task
+from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.rows import load_task_rows
 from raycrp.elicit.stage import TRIAL_TABLE, run_elicit
 from raycrp.elicit.stored import StoredVectors
@@ -210,3 +212,19 @@ def test_blocks_of_the_object_store_hold_the_same_vectors(source):
     assert sorted(places) == list(range(NUM_ROWS))
     outputs = np.concatenate([block.outputs for block in blocks])
     assert np.array_equal(outputs, whole.outputs[places])
+
+
+def test_tasks_share_the_reactions_of_the_first(source):
+    forward = load_task_rows(source, tasks=[Task.FORWARD], max_whole_rows=NUM_ROWS)[Task.FORWARD]
+    keys = forward.reaction_keys.to_pylist()[::-1]
+    keys[0] = "a reaction of no forward row"
+    reagent = replace(forward, task=Task.REAGENT, reaction_keys=pa.chunked_array([keys]))
+    shared = share_reactions({Task.FORWARD: forward, Task.REAGENT: reagent})
+    basis = shared[Task.REAGENT].basis
+    assert basis.task is Task.FORWARD
+    assert basis.places.tolist() == [-1, *range(NUM_ROWS - 2, -1, -1)]
+    assert shared[Task.FORWARD].basis.places.tolist() == list(range(NUM_ROWS))
+    assert 0 in forward.train
+    assert shared[Task.REAGENT].train.tolist() == forward.train.tolist()[1:]
+    (block,) = basis.vectors.blocks()
+    assert np.array_equal(block.outputs, forward.vectors.outputs)

@@ -51,6 +51,7 @@ def task_rows(elicit_run):
     return TaskRows(
         task=Task.FORWARD,
         row_ids=places,
+        reaction_keys=pa.chunked_array([[f"key{i}" for i in range(40)]]),
         inputs=pa.chunked_array([TEXTS]),
         outputs=pa.chunked_array([TEXTS]),
         vectors=ArrayVectors(vectors, vectors),

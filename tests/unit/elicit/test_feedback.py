@@ -18,6 +18,7 @@ SETTINGS = FeedbackSettings(
     kmeans=KMeansSettings(num_init=2, max_whole_rows=1_000),
     collapse_fraction=0.5,
     seed=3,
+    kmeans_seed=4,
 )
 CORNERS = np.array([[0, 0], [9, 0], [0, 9], [9, 9]], dtype=np.float32)
 
@@ -30,6 +31,7 @@ def make_rows(num_rows=200):
     return TaskRows(
         task=Task.FORWARD,
         row_ids=places,
+        reaction_keys=pa.chunked_array([[f"key{i}" for i in places]]),
         inputs=pa.chunked_array([[f"in{i}" for i in places]]),
         outputs=pa.chunked_array([[f"out{i}" for i in places]]),
         vectors=ArrayVectors(vectors, vectors),

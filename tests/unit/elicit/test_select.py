@@ -1,7 +1,7 @@
 import pytest
 
-from raycrp.config import SelectionRule
-from raycrp.elicit.select import Selection, select_trial
+from raycrp.config import Scope, SelectionRule
+from raycrp.elicit.select import Selection, choose_trials, select_trial
 from raycrp.errors import ElicitError
 
 FIGURE_3A = {
@@ -69,3 +69,47 @@ def test_a_loser_never_wins_when_trials_are_added():
 def test_no_trials_are_refused():
     with pytest.raises(ElicitError, match="no trial"):
         select_trial([], selection=Selection(SelectionRule.ACCURACY))
+
+
+def pair_trials(accuracies):
+    return [
+        {
+            "trial_id": f"{task}-concat-n{n}",
+            "task": task,
+            "encoding": "concat",
+            "num_clusters": n,
+            "accuracy": accuracy,
+            "information_bits": 0.0,
+        }
+        for (task, n), accuracy in accuracies.items()
+    ]
+
+
+TWO_TASKS = pair_trials(
+    {("forward", 3): 0.9, ("forward", 4): 0.8, ("reagent", 3): 0.3, ("reagent", 4): 0.7}
+)
+
+
+def test_each_task_has_its_own_best_trial():
+    chosen, beaten = choose_trials(
+        TWO_TASKS, tasks=["forward", "reagent"], selection=Selection(SelectionRule.ACCURACY)
+    )
+    assert chosen == {"forward-concat-n3", "reagent-concat-n4"}
+    assert beaten == {"forward-concat-n4", "reagent-concat-n3"}
+
+
+def test_one_pair_for_all_tasks_by_the_mean():
+    # Means: (.9 + .3) / 2 = .6 at N=3, (.8 + .7) / 2 = .75 at N=4.
+    selection = Selection(SelectionRule.ACCURACY, scope=Scope.REACTION)
+    chosen, beaten = choose_trials(TWO_TASKS, tasks=["forward", "reagent"], selection=selection)
+    assert chosen == {"forward-concat-n4", "reagent-concat-n4"}
+    assert beaten == {"forward-concat-n3", "reagent-concat-n3"}
+
+
+def test_a_pair_is_judged_when_all_its_tasks_have_finished():
+    selection = Selection(SelectionRule.ACCURACY, scope=Scope.REACTION)
+    tasks = ["forward", "reagent"]
+    assert choose_trials(TWO_TASKS[:2], tasks=tasks, selection=selection) == (set(), set())
+    chosen, beaten = choose_trials(TWO_TASKS[:3], tasks=tasks, selection=selection)
+    assert chosen == {"forward-concat-n3", "reagent-concat-n3"}
+    assert beaten == set()
