@@ -70,6 +70,7 @@ class Encoding(StrEnum):
     CONCAT = "concat"
     INNER_PRODUCT = "inner_product"
     ELEMENTWISE_PRODUCT = "elementwise_product"
+    FINGERPRINT = "fingerprint"
 
 
 PAPER_ENCODINGS = (
@@ -133,6 +134,14 @@ class Decay(StrEnum):
     COSINE = "cosine"
     INVERSE_SQRT = "inverse_sqrt"
     CONSTANT = "constant"
+
+
+class Spelling(StrEnum):
+    """How the molecules of training rows are written."""
+
+    CANONICAL = "canonical"
+    RANDOMIZED = "randomized"
+    ALIGNED = "aligned"
 
 
 class Launcher(StrEnum):
@@ -337,6 +346,8 @@ class ElicitConfig(Section):
     """Folds in which the training rows are named by an LLM-RT that did not see them; 0 is none."""
     kmeans_num_init: int = Field(default=3, ge=1)
     """Restarts of k-means; the lowest inertia wins."""
+    num_feature_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
+    """Actors that compute fingerprints at once, where an encoding needs them."""
     full_kmeans_max_rows: int = Field(default=200_000, ge=1)
     """Above this many rows of a task, vectors stay in blocks of the object store, and k-means and
     heads take them block by block or by sample."""
@@ -418,6 +429,12 @@ class TrainConfig(Section):
     """Worker failures survived; -1 is without limit."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
+    spelling: Spelling = Spelling.CANONICAL
+    """How molecules are written: canonical; inputs from random atoms; or outputs from the same
+    atoms as their inputs, where the data has atom maps."""
+    num_spellings: int = Field(default=1, ge=1)
+    """Spellings of each training row that is not ``canonical``; each epoch takes the next. The
+    input of the first is canonical."""
     batch_size: int = Field(default=32, ge=1)
     """Global batch in rows."""
     micro_batch_size: int | None = Field(default=None, ge=1)

@@ -1,6 +1,7 @@
 """Which vectors describe a reaction to k-means (Eq 4).
 
-A new encoding is a member of ``Encoding`` and a function here.
+A new encoding is a member of ``Encoding`` and a function here, or one in ``features.py`` where it
+is not made of LLM-RT's vectors.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from raycrp.config import Encoding
 from raycrp.elicit.vectors import Block
+from raycrp.errors import ElicitError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -25,9 +27,28 @@ def encode_reactions(block: Block, *, encoding: Encoding) -> FloatArray:
         Shape ``(num_rows, encoding_dim)``, float32: ``dim`` columns, twice as many for ``concat``,
         one for ``inner_product``.
 
+    Raises:
+        ElicitError: If the encoding needs vectors that the block does not have.
+
     Source: Eq 4; the inner product is one number a row, as in the paper's code.
     """
-    return _ENCODE[encoding](block)
+    if encoding in _COMBINE:
+        return _COMBINE[encoding](block)
+    if encoding not in block.features:
+        raise ElicitError(
+            f"encoding {encoding} needs vectors that were not computed; have: "
+            f"{', '.join([*_COMBINE, *block.features])}"
+        )
+    return block.features[encoding]
+
+
+def follows_llm_rt(encoding: Encoding) -> bool:
+    """Whether an encoding changes as LLM-RT learns, so that there is something to feed back.
+
+    Args:
+        encoding: The encoding.
+    """
+    return encoding in _COMBINE
 
 
 def _output(block: Block) -> FloatArray:
@@ -51,7 +72,7 @@ def _elementwise_product(block: Block) -> FloatArray:
     return block.inputs * block.outputs
 
 
-_ENCODE: Mapping[Encoding, Callable[[Block], FloatArray]] = {
+_COMBINE: Mapping[Encoding, Callable[[Block], FloatArray]] = {
     Encoding.OUTPUT: _output,
     Encoding.DIFFERENCE: _difference,
     Encoding.CONCAT: _concat,

@@ -19,6 +19,7 @@ from raycrp.elicit.clusters import (
     cluster_reactions,
     count_distinct,
 )
+from raycrp.elicit.encodings import follows_llm_rt
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.scores import ClusterSizes, NamingScores, measure_sizes, score_naming
 from raycrp.elicit.vectors import Vectors
@@ -152,7 +153,8 @@ def run_rounds(
     Source: Algorithm 1, Eq 4 to 8.
     """
     rounds: list[RoundResult] = []
-    num_rounds = settings.max_rounds if llm_rt.learns_vectors else 1
+    has_feedback = llm_rt.learns_vectors and follows_llm_rt(settings.encoding)
+    num_rounds = settings.max_rounds if has_feedback else 1
     for number in range(num_rounds):
         started = time.monotonic()
         labels = _find_types(rows, llm_rt=llm_rt, settings=settings, rounds=rounds)

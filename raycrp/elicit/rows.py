@@ -80,8 +80,8 @@ class TaskRows:
         hasher = hashlib.blake2b(digest_size=16)
         hasher.update(self.task.encode())
         for block in self.vectors.blocks():
-            for array in (block.places, block.inputs, block.outputs, block.changes):
-                hasher.update(b"" if array is None else np.ascontiguousarray(array).data)
+            for array in (block.places, block.inputs, block.outputs, *block.features.values()):
+                hasher.update(np.ascontiguousarray(array).data)
         for texts in (self.inputs, self.outputs):
             hasher.update("\n".join(texts.to_pylist()).encode())
         places = () if self.basis is None else (self.basis.places,)
@@ -91,7 +91,11 @@ class TaskRows:
 
 
 def load_task_rows(
-    run: RunFolder, *, tasks: Sequence[Task], max_whole_rows: int
+    run: RunFolder,
+    *,
+    tasks: Sequence[Task],
+    max_whole_rows: int,
+    features: Sequence[Encoding] = (),
 ) -> dict[Task, TaskRows]:
     """Read the rows of the data stage and the vectors of the embed stage, task by task.
 
@@ -99,6 +103,7 @@ def load_task_rows(
         run: The run folder, with an absolute storage.
         tasks: Tasks to read.
         max_whole_rows: Above this many rows of a task, vectors stay in the object store.
+        features: Encodings whose own vectors are read too.
 
     Raises:
         ElicitError: If vectors are missing or not finite, or a task lacks D'_train or D'_valid.
@@ -106,7 +111,9 @@ def load_task_rows(
     columns = ["row_id", "reaction_key", "task", "input", "output", "rt_split"]
     rows = run.read_table(ROWS, columns=columns).sort_by("row_id")
     return {
-        task: _load_task(run, task, rows.filter(pc.equal(rows["task"], task.value)), max_whole_rows)
+        task: _load_task(
+            run, task, rows.filter(pc.equal(rows["task"], task.value)), max_whole_rows, features
+        )
         for task in tasks
     }
 
@@ -151,7 +158,9 @@ def check_settings(
                 )
 
 
-def _load_task(run: RunFolder, task: Task, rows: pa.Table, max_whole_rows: int) -> TaskRows:
+def _load_task(
+    run: RunFolder, task: Task, rows: pa.Table, max_whole_rows: int, features: Sequence[Encoding]
+) -> TaskRows:
     split = np.asarray(rows["rt_split"].to_pylist(), dtype=object)
     train, valid, test = (
         np.flatnonzero(split == part.value) for part in (RtSplit.TRAIN, RtSplit.VALID, RtSplit.TEST)
@@ -164,7 +173,9 @@ def _load_task(run: RunFolder, task: Task, rows: pa.Table, max_whole_rows: int) 
         reaction_keys=rows["reaction_key"],
         inputs=rows["input"],
         outputs=rows["output"],
-        vectors=load_vectors(run, row_ids=row_ids, max_whole_rows=max_whole_rows),
+        vectors=load_vectors(
+            run, row_ids=row_ids, max_whole_rows=max_whole_rows, features=features
+        ),
         train=train,
         valid=valid,
         test=test,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from raycrp.config import Config, Scope, Task
 from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.clusters import KMeansSettings
+from raycrp.elicit.features import make_features
 from raycrp.elicit.final import finish_tasks
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
@@ -52,8 +53,17 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     started = time.monotonic()
     run, settings = absolute_run(run), config.elicit
+    features = make_features(
+        run,
+        encodings=settings.encodings,
+        rows_per_shard=config.embed.rows_per_shard,
+        num_actors=settings.num_feature_actors,
+    )
     rows = load_task_rows(
-        run, tasks=config.data.tasks, max_whole_rows=settings.full_kmeans_max_rows
+        run,
+        tasks=config.data.tasks,
+        max_whole_rows=settings.full_kmeans_max_rows,
+        features=features,
     )
     if settings.scope is Scope.REACTION:
         rows = share_reactions(rows)

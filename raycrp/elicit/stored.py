@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
+from raycrp.config import Encoding
+from raycrp.elicit.features import features_dir
 from raycrp.elicit.vectors import ArrayVectors, Block, Vectors
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
@@ -52,13 +54,20 @@ class StoredVectors:
         return taken
 
 
-def load_vectors(run: RunFolder, *, row_ids: IntArray, max_whole_rows: int) -> Vectors:
+def load_vectors(
+    run: RunFolder,
+    *,
+    row_ids: IntArray,
+    max_whole_rows: int,
+    features: Sequence[Encoding] = (),
+) -> Vectors:
     """Vectors of some rows; above a number of them, no process holds them all.
 
     Args:
         run: The run folder, with an absolute storage.
         row_ids: The rows, ascending, at least one.
         max_whole_rows: Above this many rows, blocks stay in the object store.
+        features: Encodings whose own vectors are read too.
 
     Raises:
         ElicitError: If vectors are missing or not finite.
@@ -66,70 +75,83 @@ def load_vectors(run: RunFolder, *, row_ids: IntArray, max_whole_rows: int) -> V
     names = run.list_names(VECTORS)
     if not names:
         raise ElicitError(f"{run.uri(VECTORS)} holds no vectors; run the embed stage first")
-    if len(row_ids) > max_whole_rows:
-        return _store_blocks(run, names, row_ids)
-    return _read_whole(run, names, row_ids)
+    reader = _BlockReader(run, row_ids, tuple(features))
+    vectors = _store_blocks if len(row_ids) > max_whole_rows else _read_whole
+    return vectors(reader, names)
 
 
-def _read_whole(run: RunFolder, names: Sequence[str], row_ids: IntArray) -> Vectors:
-    arrays: tuple[FloatArray, FloatArray] | None = None
-    is_present = np.zeros(len(row_ids), dtype=bool)
+@dataclass(frozen=True)
+class _BlockReader:
+    """Reads the vectors of some rows from one file of each kind."""
+
+    run: RunFolder
+    row_ids: IntArray
+    features: tuple[Encoding, ...]
+
+    def read(self, name: str) -> tuple[Block, IntArray]:
+        """The block, and the places of its rows whose vectors are finite."""
+        table = self.run.read_table(f"{VECTORS}/{name}")
+        ids = table["row_id"].to_numpy()
+        places = np.minimum(np.searchsorted(self.row_ids, ids), len(self.row_ids) - 1)
+        is_wanted = self.row_ids[places] == ids
+        block = Block(
+            places=places[is_wanted],
+            inputs=_matrix(table["input_vector"])[is_wanted],
+            outputs=_matrix(table["output_vector"])[is_wanted],
+            features={
+                encoding: self._read_features(encoding, name, ids)[is_wanted]
+                for encoding in self.features
+            },
+        )
+        arrays = (block.inputs, block.outputs, *block.features.values())
+        is_finite = np.logical_and.reduce([np.isfinite(a).all(axis=1) for a in arrays])
+        return block, block.places[is_finite]
+
+    def _read_features(self, encoding: Encoding, name: str, ids: IntArray) -> FloatArray:
+        path = f"{features_dir(encoding)}/{name}"
+        table = self.run.read_table(path)
+        if not np.array_equal(table["row_id"].to_numpy(), ids):
+            raise ElicitError(f"{self.run.uri(path)} holds other rows than {VECTORS}/{name}")
+        return _matrix(table["vector"])
+
+    def check_complete(self, is_present: npt.NDArray[np.bool_]) -> None:
+        """Refuse rows without finite vectors."""
+        if not is_present.all():
+            raise ElicitError(
+                f"{int((~is_present).sum())} of {len(is_present)} training rows have no finite "
+                f"vectors in {self.run.uri(VECTORS)}, the first is row "
+                f"{self.row_ids[~is_present][0]}; run the embed stage again"
+            )
+
+
+def _read_whole(reader: _BlockReader, names: Sequence[str]) -> Vectors:
+    num_rows = len(reader.row_ids)
+    is_present = np.zeros(num_rows, dtype=bool)
+    whole: dict[str, FloatArray] = {}
     for name in names:
-        block = _read_block(run, name, row_ids)
-        if arrays is None:
-            shape = (len(row_ids), block.inputs.shape[1])
-            arrays = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        arrays[0][block.places] = block.inputs
-        arrays[1][block.places] = block.outputs
-        is_present[_finite_places(block)] = True
-    _check_present(run, row_ids, is_present)
-    assert arrays is not None, "there is a file"
-    return ArrayVectors(*arrays)
+        block, finite_places = reader.read(name)
+        parts = [("inputs", block.inputs), ("outputs", block.outputs), *block.features.items()]
+        for key, part in parts:
+            array = whole.setdefault(key, np.zeros((num_rows, part.shape[1]), dtype=np.float32))
+            array[block.places] = part
+        is_present[finite_places] = True
+    reader.check_complete(is_present)
+    features = {encoding: whole[encoding] for encoding in reader.features}
+    return ArrayVectors(whole["inputs"], whole["outputs"], features=features)
 
 
-def _store_blocks(run: RunFolder, names: Sequence[str], row_ids: IntArray) -> Vectors:
+def _store_blocks(reader: _BlockReader, names: Sequence[str]) -> Vectors:
     remote: Any = ray.remote
-    job = remote(num_cpus=1, num_returns=2)(_read_block_and_check)
-    shared_ids = ray.put(row_ids)
-    results = [job.remote(run, name, shared_ids) for name in names]
-    is_present = np.zeros(len(row_ids), dtype=bool)
+    job = remote(num_cpus=1, num_returns=2)(_BlockReader.read)
+    shared_reader = ray.put(reader)
+    results = [job.remote(shared_reader, name) for name in names]
+    is_present = np.zeros(len(reader.row_ids), dtype=bool)
     for _, finite_places in results:
         is_present[ray.get(finite_places)] = True
-    _check_present(run, row_ids, is_present)
-    return StoredVectors(tuple(block for block, _ in results), num_rows=len(row_ids))
-
-
-def _read_block_and_check(run: RunFolder, name: str, row_ids: IntArray) -> tuple[Block, IntArray]:
-    block = _read_block(run, name, row_ids)
-    return block, _finite_places(block)
-
-
-def _read_block(run: RunFolder, name: str, row_ids: IntArray) -> Block:
-    table = run.read_table(f"{VECTORS}/{name}")
-    ids = table["row_id"].to_numpy()
-    places = np.minimum(np.searchsorted(row_ids, ids), len(row_ids) - 1)
-    is_wanted = row_ids[places] == ids
-    return Block(
-        places=places[is_wanted],
-        inputs=_matrix(table["input_vector"])[is_wanted],
-        outputs=_matrix(table["output_vector"])[is_wanted],
-    )
+    reader.check_complete(is_present)
+    return StoredVectors(tuple(block for block, _ in results), num_rows=len(is_present))
 
 
 def _matrix(column: pa.ChunkedArray) -> FloatArray:
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, dtype=np.float32).reshape(-1, column.type.list_size)
-
-
-def _finite_places(block: Block) -> IntArray:
-    is_finite = np.isfinite(block.inputs).all(axis=1) & np.isfinite(block.outputs).all(axis=1)
-    return block.places[is_finite]
-
-
-def _check_present(run: RunFolder, row_ids: IntArray, is_present: npt.NDArray[np.bool_]) -> None:
-    if not is_present.all():
-        raise ElicitError(
-            f"{int((~is_present).sum())} of {len(row_ids)} training rows have no finite vectors "
-            f"in {run.uri(VECTORS)}, the first is row {row_ids[~is_present][0]}; "
-            "run the embed stage again"
-        )

@@ -1,11 +1,13 @@
 """Vectors of the rows of a task, whole in memory or block by block."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from raycrp.config import Encoding
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -19,14 +21,14 @@ class Block:
         places: Positions of the rows in their task, shape ``(num_rows,)``.
         inputs: Vectors of the inputs, shape ``(num_rows, dim)``, float32.
         outputs: Vectors of the outputs, same shape.
-        changes: Vectors of what the reactions change, shape ``(num_rows, change_dim)``, float32;
-            None where none were computed.
+        features: Vectors of the reactions that do not come from LLM-RT, by the encoding that takes
+            them, each of shape ``(num_rows, feature_dim)``, float32.
     """
 
     places: IntArray
     inputs: FloatArray
     outputs: FloatArray
-    changes: FloatArray | None = None
+    features: Mapping[Encoding, FloatArray] = field(default_factory=dict)
 
 
 class Vectors(Protocol):
@@ -57,13 +59,13 @@ class ArrayVectors:
     Args:
         inputs: Shape ``(num_rows, dim)``, float32.
         outputs: Same shape.
-        changes: Vectors of what the reactions change, shape ``(num_rows, change_dim)``.
+        features: As in ``Block``.
         rows_per_block: Rows of one block at most.
     """
 
     inputs: FloatArray
     outputs: FloatArray
-    changes: FloatArray | None = None
+    features: Mapping[Encoding, FloatArray] = field(default_factory=dict)
     rows_per_block: int = 65_536
 
     @property
@@ -80,7 +82,7 @@ class ArrayVectors:
                 places=np.arange(first, first + len(inputs)),
                 inputs=inputs,
                 outputs=np.asarray(self.outputs[part]),
-                changes=None if self.changes is None else np.asarray(self.changes[part]),
+                features={name: values[part] for name, values in self.features.items()},
             )
 
     def take_inputs(self, places: IntArray) -> FloatArray:
@@ -90,7 +92,7 @@ class ArrayVectors:
 
 @dataclass(frozen=True)
 class RenewedVectors:
-    """Vectors by a later encoder; what the reactions change stays as it was.
+    """Vectors by a later encoder; features stay as they were.
 
     Args:
         inputs: Shape ``(num_rows, dim)``, float32.

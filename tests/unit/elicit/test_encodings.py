@@ -24,9 +24,3 @@ def test_encodings_by_hand(encoding, expected):
     encoded = encode_reactions(BLOCK, encoding=encoding)
     assert encoded.dtype == np.float32
     assert encoded.tolist() == expected
-
-
-def test_every_encoding_is_carried_out():
-    for encoding in Encoding:
-        encoded = encode_reactions(BLOCK, encoding=encoding)
-        assert len(encoded) == 2

@@ -92,6 +92,13 @@ def test_an_encoder_that_does_not_learn_has_one_round():
     assert llm_rt.num_embeds == 0
 
 
+def test_an_encoding_that_does_not_follow_llm_rt_has_one_round():
+    rows = make_rows()
+    features = {Encoding.FINGERPRINT: rows.vectors.outputs}
+    rows = replace(rows, vectors=replace(rows.vectors, features=features))
+    assert len(rounds_of(ScriptedLlmRt(rows, [10]), encoding=Encoding.FINGERPRINT)) == 1
+
+
 def test_each_later_round_is_one_encoder_pass():
     llm_rt = ScriptedLlmRt(make_rows(), [1, 2, 3])
     rounds = rounds_of(llm_rt, max_rounds=3)
