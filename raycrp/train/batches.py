@@ -182,17 +182,23 @@ class Collator:
         self._special = special
 
     def __call__(
-        self, rows: IntArray, *, templates: Sequence[int] | IntArray, is_counted: bool = True
+        self,
+        rows: IntArray,
+        *,
+        templates: Sequence[int] | IntArray,
+        spelling: int = 0,
+        is_counted: bool = True,
     ) -> Batch:
         """Pad these rows.
 
         Args:
             rows: Places in the token table, at least one.
             templates: Place of the instruction of each row.
+            spelling: Number of the spelling.
             is_counted: False for a batch whose loss is zero whatever it says.
         """
-        prompts, starts = self._prompts(rows, templates)
-        targets = [self._table.target_ids(row) for row in rows]
+        prompts, starts = self._prompts(rows, templates, spelling)
+        targets = [self._table.targets.ids(row, spelling=spelling) for row in rows]
         input_ids = _pad(prompts, self._special.pad)
         columns = np.arange(input_ids.shape[1])
         ends = np.array([len(prompt) for prompt in prompts])[:, None]
@@ -213,12 +219,12 @@ class Collator:
     def plain_inputs(self, rows: IntArray) -> list[list[int]]:
         """Token ids of the inputs alone, as the encoder sees them when instructions are chosen."""
         return [
-            [*self._table.input_ids(row)[self._num_blank(row) :].tolist(), self._special.eos]
+            [*self._table.inputs.ids(row)[self._num_blank(row) :].tolist(), self._special.eos]
             for row in rows
         ]
 
     def _prompts(
-        self, rows: IntArray, templates: Sequence[int] | IntArray
+        self, rows: IntArray, templates: Sequence[int] | IntArray, spelling: int
     ) -> tuple[list[Any], list[int]]:
         prompts, starts = [], []
         for row, template in zip(rows, templates, strict=True):
@@ -227,13 +233,13 @@ class Collator:
                 template=int(template),
                 reaction_type=int(self._table.reaction_types[row]),
             )
-            input_ids = self._table.input_ids(row)
+            input_ids = self._table.inputs.ids(row, spelling=spelling)
             prompts.append(np.concatenate([prefix, input_ids, [self._special.eos]]))
             starts.append(len(prefix) + self._num_blank(row))
         return prompts, starts
 
     def _num_blank(self, row: int) -> int:
-        return int(self._table.input_ids(row)[0] == self._special.blank)
+        return int(self._table.inputs.ids(row)[0] == self._special.blank)
 
 
 def _pad(rows: Sequence[Any], value: int) -> IntArray:

@@ -80,6 +80,7 @@ def _describe(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> d
         "instruction": prompt.instruction.value,
         "train_reaction_type": prompt.train_reaction_type.value,
         "num_types": {task.value: number for task, number in num_types.items()},
+        "spelling": train.spelling.value,
         "backbone": config.model.llm_crp.preset or config.model.llm_crp.name_or_path,
         "seed": config.run.seed,
         "data_source": config.data.source.value,

@@ -42,19 +42,19 @@ class Rows:
     ) -> None:
         self.table: TokenTable = read_tokens(run, split)
         self.collate = Collator(self.table, prefixes=prefixes, special=special)
-        # The longest prompt that a row may get decides, so that the choice of an instruction
-        # never decides whether a row is used.
-        prompt_lengths = self.table.longest_prefixes(prefixes) + self.table.input_lengths + 1
-        self.lengths: IntArray = prompt_lengths + self.table.target_lengths
-        fits = (prompt_lengths <= train.max_input_tokens) & (
-            self.table.target_lengths <= train.max_output_tokens
+        # The longest prompt that a row may get decides, so that neither the choice of an
+        # instruction nor that of a spelling decides whether a row is used.
+        self._prefix_lengths = self.table.longest_prefixes(prefixes) + 1
+        longest = self._prefix_lengths + self.table.inputs.lengths.max(axis=1)
+        fits = (longest <= train.max_input_tokens) & (
+            self.table.targets.lengths.max(axis=1) <= train.max_output_tokens
         )
         self.kept: IntArray = np.flatnonzero(fits)
         if not len(self.kept):
             raise TrainError(
                 f"all {self.table.num_rows} {split} rows are longer than train.max_input_tokens "
                 f"({train.max_input_tokens}) or train.max_output_tokens "
-                f"({train.max_output_tokens}); the longest prompt has {prompt_lengths.max()} tokens"
+                f"({train.max_output_tokens}); the longest prompt has {longest.max()} tokens"
             )
 
     @property
@@ -62,9 +62,21 @@ class Rows:
         """Rows left out because they are longer than a limit."""
         return self.table.num_rows - len(self.kept)
 
-    def count_targets(self, rows: IntArray) -> int:
+    @property
+    def num_spellings(self) -> int:
+        """Spellings of each row."""
+        return self.table.inputs.num_spellings
+
+    def lengths(self, rows: IntArray, *, spelling: int = 0) -> IntArray:
+        """Tokens of longest prompt and target of these rows."""
+        number = spelling % self.num_spellings
+        texts = self.table.inputs.lengths[rows, number] + self.table.targets.lengths[rows, number]
+        lengths: IntArray = self._prefix_lengths[rows] + texts
+        return lengths
+
+    def count_targets(self, rows: IntArray, *, spelling: int = 0) -> int:
         """Target tokens of these rows."""
-        return int(self.table.target_lengths[rows].sum())
+        return int(self.table.targets.lengths[rows, spelling % self.num_spellings].sum())
 
 
 class Schedule:
@@ -95,10 +107,11 @@ class Schedule:
         """Rows of each micro batch of a step, all workers together; parts may be empty."""
         epoch = self.epoch(step)
         if self._planned[0] != epoch:
-            lengths = self._rows.lengths[self._rows.kept]
+            lengths = self._rows.lengths(self._rows.kept, spelling=epoch)
             plan = plan_epoch(
                 lengths, batch_size=self._shape.batch_size, seed=self._seed, epoch=epoch
             )
             self._planned = (epoch, plan)
         rows = self._rows.kept[self._planned[1][step % self.steps_per_epoch]]
-        return cut_micro_batches(rows, lengths=self._rows.lengths[rows], shape=self._shape)
+        lengths = self._rows.lengths(rows, spelling=epoch)
+        return cut_micro_batches(rows, lengths=lengths, shape=self._shape)

@@ -23,13 +23,20 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
         Rows in and out, steps, validation scores, seconds, and the training curve.
     """
     from raycrp.train.export import export_model
-    from raycrp.train.tokens import write_tokens
+    from raycrp.train.tokens import SpellingSettings, write_tokens
     from raycrp.train.trainer import train_model
     from raycrp.train.worker import METRICS_FILE, RESULT_FILE, WorkerSettings
 
     started = time.monotonic()
     section = config.prompt
-    write_tokens(run, rows_per_shard=section.rows_per_shard, num_actors=section.num_actors)
+    write_tokens(
+        run,
+        settings=SpellingSettings(
+            config.train.spelling, config.train.num_spellings, config.run.seed
+        ),
+        rows_per_shard=section.rows_per_shard,
+        num_actors=section.num_actors,
+    )
     is_adaptive = section.instruction is InstructionChoice.ADAPTIVE
     train_model(
         WorkerSettings(

@@ -1,7 +1,8 @@
 """Prompts as token ids: made once by Ray Data, held by every training worker as flat arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from raycrp.config import Task
+from raycrp.chem.spelling import SpelledPair, aligned_pair, randomized_pair
+from raycrp.config import Spelling, Task
 from raycrp.errors import TrainError
 from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.prompt.stage import LLM_CRP_DIR
@@ -29,12 +31,14 @@ TOKENS = pa.schema(
         pa.field("task", pa.int8(), nullable=False),
         pa.field("template", pa.int8(), nullable=False),
         pa.field("reaction_type", pa.int32()),
-        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
-        pa.field("target_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("is_aligned", pa.bool_(), nullable=False),
+        pa.field("input_ids", pa.list_(pa.list_(pa.int32())), nullable=False),
+        pa.field("target_ids", pa.list_(pa.list_(pa.int32())), nullable=False),
     ]
 )
 """``task`` and ``template`` are places in ``Task`` and in the task's templates; ``input_ids`` are
-those of a blank and the input, ``target_ids`` those of the output and the end of text."""
+those of a blank and the input, ``target_ids`` those of the output and the end of text, one list a
+spelling."""
 
 TOKENS_DIR = "train/tokens"
 TASKS = tuple(Task)
@@ -43,11 +47,29 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 TokenArray = np.ndarray[Any, np.dtype[np.int32]]
 
 
-def write_tokens(run: RunFolder, *, rows_per_shard: int, num_actors: int) -> None:
+@dataclass(frozen=True)
+class SpellingSettings:
+    """How the molecules of training rows are spelled.
+
+    Args:
+        spelling: The kind of spelling.
+        num_spellings: Spellings of each training row; an epoch takes the next one.
+        seed: Seed of the draws.
+    """
+
+    spelling: Spelling
+    num_spellings: int
+    seed: int
+
+
+def write_tokens(
+    run: RunFolder, *, settings: SpellingSettings, rows_per_shard: int, num_actors: int
+) -> None:
     """Tokenise the prompts of the training and validation splits, once.
 
     Args:
         run: The run folder, with the prompt stage done.
+        settings: How the molecules are spelled.
         rows_per_shard: Rows of one shard.
         num_actors: Actors at once.
     """
@@ -55,7 +77,7 @@ def write_tokens(run: RunFolder, *, rows_per_shard: int, num_actors: int) -> Non
         run,
         tables={f"prompt/{split}": TOKENS_DIR for split in (Split.TRAIN, Split.VALIDATION)},
         function=TokenWriter,
-        arguments={"run": run},
+        arguments={"run": run, "settings": settings},
         schema=TOKENS,
         rows_per_shard=rows_per_shard,
         num_actors=num_actors,
@@ -67,9 +89,11 @@ class TokenWriter:
 
     Args:
         run: The run folder, for LLM-CRP's tokenizer.
+        settings: How the molecules are spelled.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, settings: SpellingSettings) -> None:
+        self._settings = settings
         self._tokenizer = load_tokenizer_dir(run.local_dir(LLM_CRP_DIR))
         self._places = {
             template.id: place
@@ -79,7 +103,9 @@ class TokenWriter:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Token ids of these prompts, in their order."""
-        inputs = [f" {text}" for text in rows["input"].to_pylist()]
+        spelled = [spell_row(row, settings=self._settings) for row in rows.to_pylist()]
+        sources = [[f" {pair.source}" for pair in pairs] for pairs in spelled]
+        targets = [[pair.target for pair in pairs] for pairs in spelled]
         end = [self._tokenizer.eos_token_id]
         return pa.table(
             {
@@ -88,13 +114,50 @@ class TokenWriter:
                 "task": [TASKS.index(Task(name)) for name in rows["task"].to_pylist()],
                 "template": [self._places[name] for name in rows["template_id"].to_pylist()],
                 "reaction_type": rows["reaction_type"],
-                "input_ids": plain_ids(self._tokenizer, inputs),
+                "is_aligned": [pairs[0].is_aligned for pairs in spelled],
+                "input_ids": [plain_ids(self._tokenizer, texts) for texts in sources],
                 "target_ids": [
-                    [*ids, *end] for ids in plain_ids(self._tokenizer, rows["output"].to_pylist())
+                    [[*ids, *end] for ids in plain_ids(self._tokenizer, texts)] for texts in targets
                 ],
             },
             schema=TOKENS,
         )
+
+
+def spell_row(row: Mapping[str, Any], *, settings: SpellingSettings) -> list[SpelledPair]:
+    """The spellings of a prompt's input and output; the input of the first is canonical.
+
+    Args:
+        row: A row of the prompt table.
+        settings: How its molecules are spelled; a validation row has one spelling alone.
+    """
+    source, target = row["input"], row["output"]
+    if settings.spelling is Spelling.CANONICAL:
+        return [SpelledPair(source, target)]
+    num_spellings = settings.num_spellings if row["split"] == Split.TRAIN else 1
+    pairs = []
+    for number in range(num_spellings):
+        rng = None
+        if number:
+            rng = np.random.default_rng((settings.seed, row["row_id"], number))
+        pairs.append(_spell(row, rng=rng, spelling=settings.spelling))
+    return pairs
+
+
+def _spell(
+    row: Mapping[str, Any], *, rng: np.random.Generator | None, spelling: Spelling
+) -> SpelledPair:
+    if spelling is Spelling.ALIGNED:
+        return aligned_pair(
+            Task(row["task"]),
+            source=row["input"],
+            target=row["output"],
+            mapped_reaction=row["mapped_reaction"],
+            rng=rng,
+        )
+    if rng is None:
+        return SpelledPair(row["input"], row["output"])
+    return randomized_pair(row["input"], target=row["output"], rng=rng)
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -145,43 +208,23 @@ class TokenTable:
         tasks: Places in ``Task``.
         templates: Templates that the prompt stage chose.
         reaction_types: Numbers from 0, -1 where the prompt names none.
-        input_tokens: All inputs, one after the other.
-        input_offsets: Shape ``(num_rows + 1,)``; row ``i`` is ``[offsets[i], offsets[i + 1])``.
-        target_tokens: All targets.
-        target_offsets: As ``input_offsets``.
+        inputs: Inputs with the blank before them, by row and spelling.
+        targets: Outputs with the end of text, by row and spelling.
+        num_aligned: Rows whose target is written from the atoms of the input.
     """
 
     row_ids: IntArray
     tasks: IntArray
     templates: IntArray
     reaction_types: IntArray
-    input_tokens: TokenArray
-    input_offsets: IntArray
-    target_tokens: TokenArray
-    target_offsets: IntArray
+    inputs: "Texts"
+    targets: "Texts"
+    num_aligned: int = 0
 
     @property
     def num_rows(self) -> int:
         """Number of rows."""
         return len(self.row_ids)
-
-    @property
-    def input_lengths(self) -> IntArray:
-        """Tokens of each input, the blank before it included."""
-        return np.diff(self.input_offsets)
-
-    @property
-    def target_lengths(self) -> IntArray:
-        """Tokens of each target, the end of text included."""
-        return np.diff(self.target_offsets)
-
-    def input_ids(self, row: int) -> TokenArray:
-        """Token ids of a blank and a row's input."""
-        return self.input_tokens[self.input_offsets[row] : self.input_offsets[row + 1]]
-
-    def target_ids(self, row: int) -> TokenArray:
-        """Token ids of a row's output and the end of text."""
-        return self.target_tokens[self.target_offsets[row] : self.target_offsets[row + 1]]
 
     def longest_prefixes(self, prefixes: PrefixTable) -> IntArray:
         """Tokens of the longest prefix that each row may get, whichever instruction is chosen."""
@@ -195,6 +238,36 @@ class TokenTable:
             for task, kind in distinct
         ]
         return np.array(longest, dtype=np.int64)[inverse.reshape(-1)]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of the spellings of many rows in one flat array.
+
+    Args:
+        tokens: All texts, one after the other, by row and then by spelling.
+        offsets: Shape ``(num_rows * num_spellings + 1,)``; where each text begins.
+        num_spellings: Spellings of each row.
+    """
+
+    tokens: TokenArray
+    offsets: IntArray
+    num_spellings: int = 1
+
+    def ids(self, row: int, *, spelling: int = 0) -> TokenArray:
+        """Token ids of one text.
+
+        Args:
+            row: Place of the row.
+            spelling: Number of the spelling; counted round where there are fewer.
+        """
+        place = row * self.num_spellings + spelling % self.num_spellings
+        return self.tokens[self.offsets[place] : self.offsets[place + 1]]
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """Tokens of each text, shape ``(num_rows, num_spellings)``."""
+        return np.diff(self.offsets).reshape(-1, self.num_spellings)
 
 
 def read_tokens(run: RunFolder, split: Split) -> TokenTable:
@@ -211,20 +284,19 @@ def read_tokens(run: RunFolder, split: Split) -> TokenTable:
     table = table.filter(pc.equal(table["split"], split.value)).sort_by("row_id").combine_chunks()
     if not table.num_rows:
         raise TrainError(f"the {split} split has no rows; give more data or a larger share of it")
-    inputs, targets = _flat(table["input_ids"]), _flat(table["target_ids"])
     return TokenTable(
         row_ids=table["row_id"].to_numpy(),
         tasks=table["task"].to_numpy().astype(np.int64),
         templates=table["template"].to_numpy().astype(np.int64),
         reaction_types=table["reaction_type"].fill_null(-1).to_numpy().astype(np.int64),
-        input_tokens=inputs[0],
-        input_offsets=inputs[1],
-        target_tokens=targets[0],
-        target_offsets=targets[1],
+        inputs=_texts(table["input_ids"]),
+        targets=_texts(table["target_ids"]),
+        num_aligned=int(pc.sum(table["is_aligned"]).as_py()),
     )
 
 
-def _flat(column: pa.ChunkedArray) -> tuple[TokenArray, IntArray]:
-    lists = column.combine_chunks()
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return lists.flatten().to_numpy(), offsets - offsets[0]
+def _texts(column: pa.ChunkedArray) -> Texts:
+    rows = column.combine_chunks()
+    texts = rows.flatten()
+    offsets = texts.offsets.to_numpy().astype(np.int64)
+    return Texts(texts.flatten().to_numpy(), offsets - offsets[0], len(texts) // len(rows))

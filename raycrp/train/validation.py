@@ -40,7 +40,7 @@ def validate(
     Returns:
         The metrics ``validation_*``, the same on every worker.
     """
-    batches = list(length_batches(rows.lengths[chosen].tolist(), token_budget=token_budget))
+    batches = list(length_batches(rows.lengths(chosen).tolist(), token_budget=token_budget))
     num_rounds = -(-len(batches) // world_size)
     totals = np.zeros((len(TASKS), 3))
     choose = _Chooser(engine, rows=rows, tokenizer=tokenizer, is_live=is_live, budget=token_budget)

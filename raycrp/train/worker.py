@@ -142,11 +142,12 @@ class Worker:
         step = self.progress.step
         parts = self._schedule.micro_batches(step)
         self._prepare_instructions(step, parts)
-        num_targets = sum(self._rows.count_targets(part) for part in parts)
+        epoch = self._schedule.epoch(step)
+        num_targets = sum(self._rows.count_targets(part, spelling=epoch) for part in parts)
         self._set_learning_rate(step)
         for number in self._numbers(len(parts)):
             torch.manual_seed(_micro_seed(self._settings.seed, step, number))
-            batch = self._batch(parts, number)
+            batch = self._batch(parts, number, spelling=epoch)
             loss, hidden = self._forward(batch)
             # DeepSpeed averages over workers; the mean wanted is over the global batch's tokens.
             scale = self._session.world_size / num_targets
@@ -213,6 +214,9 @@ class Worker:
                 "steps_per_epoch": self._schedule.steps_per_epoch,
                 "num_rows": len(self._rows.kept),
                 "num_too_long": self._rows.num_too_long,
+                "num_validation_too_long": self._validation.num_too_long,
+                "num_spellings": self._rows.num_spellings,
+                "num_aligned": self._rows.table.num_aligned,
                 "num_validation_rows": len(self._validation_rows),
                 "num_parameters": self._num_parameters,
             }
@@ -275,12 +279,15 @@ class Worker:
         num_rounds = -(-num_parts // world_size)
         return range(self._session.rank, num_rounds * world_size, world_size)
 
-    def _batch(self, parts: list[IntArray], number: int) -> Batch:
+    def _batch(self, parts: list[IntArray], number: int, *, spelling: int) -> Batch:
         rows = parts[number] if number < len(parts) else parts[0][:0]
         is_counted = len(rows) > 0
         rows = rows if is_counted else parts[0][:1]
         return self._rows.collate(
-            rows, templates=self._instructions.templates(rows), is_counted=is_counted
+            rows,
+            templates=self._instructions.templates(rows),
+            spelling=spelling,
+            is_counted=is_counted,
         )
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,14 +6,14 @@ import pyarrow as pa
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from raycrp.config import Backbone, Config, Device, Preset, Task
+from raycrp.config import Backbone, Config, Device, Preset, Spelling, Task
 from raycrp.model.t5 import save_backbone
 from raycrp.model.tokenizers import prepare_tokenizer
 from raycrp.prompt.stage import PromptSettings, PromptWriter
 from raycrp.prompt.templates import prompt_words, reaction_type_name
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, PROMPTS, REACTION_TYPES, Split
-from raycrp.train.tokens import TOKENS_DIR, TokenWriter
+from raycrp.train.tokens import TOKENS_DIR, SpellingSettings, TokenWriter
 
 NUM_TYPES = 3
 
@@ -105,7 +105,7 @@ def write_prompted_run(config, *, num_train, num_validation):
     for split in Split:
         rows = PromptWriter(run, settings)(run.read_table(f"annotate/{split}"))
         run.write_table(f"prompt/{split}/shard-000000.parquet", rows.cast(PROMPTS))
-        tokens = TokenWriter(run)(rows)
+        tokens = TokenWriter(run, SpellingSettings(Spelling.CANONICAL, 1, 0))(rows)
         run.write_table(f"{TOKENS_DIR}/shard-{split}.parquet", tokens)
     return run
 

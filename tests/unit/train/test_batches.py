@@ -11,7 +11,7 @@ from raycrp.train.batches import (
     num_batches,
     plan_epoch,
 )
-from raycrp.train.tokens import TokenTable
+from raycrp.train.tokens import Texts, TokenTable
 
 LENGTHS = np.random.default_rng(0).integers(10, 200, size=1_003)
 
@@ -92,10 +92,8 @@ TABLE = TokenTable(
     tasks=np.array([0, 1]),
     templates=np.array([0, 0]),
     reaction_types=np.array([4, -1]),
-    input_tokens=np.array([50, 11, 12, 50, 21], dtype=np.int32),
-    input_offsets=np.array([0, 3, 5]),
-    target_tokens=np.array([31, 1, 41, 42, 1], dtype=np.int32),
-    target_offsets=np.array([0, 2, 5]),
+    inputs=Texts(np.array([50, 11, 12, 50, 21], dtype=np.int32), np.array([0, 3, 5])),
+    targets=Texts(np.array([31, 1, 41, 42, 1], dtype=np.int32), np.array([0, 2, 5])),
 )
 
 

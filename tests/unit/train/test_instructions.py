@@ -5,7 +5,7 @@ import torch
 from raycrp.config import InstructionChoice
 from raycrp.train.batches import Batch
 from raycrp.train.instructions import Instructions, nearest_templates
-from raycrp.train.tokens import TokenTable
+from raycrp.train.tokens import Texts, TokenTable
 
 VECTORS = {
     0: np.array([[0.0, 0.0], [10.0, 0.0]], dtype=np.float32),
@@ -20,10 +20,8 @@ def make_instructions(choice=InstructionChoice.ADAPTIVE, refresh_steps=4):
         tasks=np.array([0, 0, 1, 1]),
         templates=np.array([0, 0, 1, 1]),
         reaction_types=np.zeros(4, dtype=np.int64),
-        input_tokens=empty,
-        input_offsets=np.zeros(5, dtype=np.int64),
-        target_tokens=empty,
-        target_offsets=np.zeros(5, dtype=np.int64),
+        inputs=Texts(empty, np.zeros(5, dtype=np.int64)),
+        targets=Texts(empty, np.zeros(5, dtype=np.int64)),
     )
     made = Instructions(table, choice=choice, refresh_steps=refresh_steps)
     made.load_state(

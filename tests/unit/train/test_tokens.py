@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raycrp.config import Task
+from raycrp.config import Spelling, Task
 from raycrp.errors import TrainError
 from raycrp.model.tokenizers import add_tokens, build_tokenizer
 from raycrp.prompt.templates import compose_prompt, load_templates, prompt_words, reaction_type_name
@@ -13,6 +13,7 @@ from raycrp.train.tokens import (
     TASKS,
     TOKENS_DIR,
     PrefixTable,
+    SpellingSettings,
     TokenWriter,
     read_tokens,
 )
@@ -80,8 +81,11 @@ def run(request, tmp_path):
     return run
 
 
-def write(run, rows):
-    table = TokenWriter(run)(pa.Table.from_pylist(rows, schema=PROMPTS))
+CANONICAL = SpellingSettings(Spelling.CANONICAL, 1, 0)
+
+
+def write(run, rows, settings=CANONICAL):
+    table = TokenWriter(run, settings)(pa.Table.from_pylist(rows, schema=PROMPTS))
     run.write_table(f"{TOKENS_DIR}/shard-000000.parquet", table)
 
 
@@ -92,7 +96,7 @@ def test_pieces_put_together_are_the_tokens_of_the_whole_prompt(run):
     ]
     write(run, rows)
     table = read_tokens(run, Split.TRAIN)
-    tokenizer = TokenWriter(run)._tokenizer
+    tokenizer = TokenWriter(run, CANONICAL)._tokenizer
     collate = Collator(
         table, prefixes=PrefixTable(tokenizer), special=special_ids(tokenizer, start=0)
     )
@@ -117,8 +121,8 @@ def test_table_is_ordered_and_holds_one_split(run):
     assert [TASKS[i] for i in table.tasks] == [Task.FORWARD, Task.REAGENT]
     assert table.templates.tolist() == [11, 0]
     assert table.reaction_types.tolist() == [2, -1]
-    tokenizer = TokenWriter(run)._tokenizer
-    assert table.target_ids(1).tolist() == tokenizer("CCO")["input_ids"]
+    tokenizer = TokenWriter(run, CANONICAL)._tokenizer
+    assert table.targets.ids(1).tolist() == tokenizer("CCO")["input_ids"]
     assert read_tokens(run, Split.VALIDATION).row_ids.tolist() == [5]
 
 
@@ -126,3 +130,30 @@ def test_a_split_without_rows_is_refused(run):
     write(run, [prompt_row(0, task=Task.FORWARD)])
     with pytest.raises(TrainError, match="the validation split has no rows"):
         read_tokens(run, Split.VALIDATION)
+
+
+MAPPED = "[CH3:1][CH2:2][OH:3]>>[CH3:1][CH:2]=[O:3]"
+
+
+def test_each_epoch_takes_the_next_spelling(run):
+    row = prompt_row(4, task=Task.FORWARD)
+    row |= {"input": "CCO", "output": "CC=O", "mapped_reaction": MAPPED}
+    held_out = row | {"row_id": 5, "split": "validation"}
+    write(run, [row, held_out], SpellingSettings(Spelling.ALIGNED, 8, seed=1))
+    table = read_tokens(run, Split.TRAIN)
+    tokenizer = TokenWriter(run, CANONICAL)._tokenizer
+
+    def text(ids):
+        return tokenizer.decode(ids).replace("▁", "").replace(" ", "")
+
+    pairs = {
+        (
+            text(table.inputs.ids(0, spelling=epoch)),
+            text(table.targets.ids(0, spelling=epoch)[:-1]),
+        )
+        for epoch in range(8)
+    }
+    assert pairs == {("CCO", "CC=O"), ("OCC", "O=CC"), ("C(C)O", "C(C)=O")}
+    assert table.inputs.ids(0, spelling=8).tolist() == table.inputs.ids(0).tolist()
+    assert read_tokens(run, Split.VALIDATION).inputs.num_spellings == 1
+    assert table.num_aligned == 1
