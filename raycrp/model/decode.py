@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from raycrp.model.beams import BeamSettings, search_beams
 from raycrp.model.encode import (
     Float32Array,
     evaluating,
@@ -69,19 +70,20 @@ def beam_search(
     batches = _prompt_batches(
         model, tokenizer, prompts, token_budget=token_budget, max_input_tokens=max_input_tokens
     )
+    settings = _beam_settings(
+        model, tokenizer, num_beams=num_beams, num_return=num_return, max_new_tokens=max_new_tokens
+    )
     for places, ids, mask in batches:
-        sequences, scores = _generate(
-            model,
-            ids=ids,
-            mask=mask,
-            num_beams=num_beams,
-            num_return=num_return,
-            max_new_tokens=max_new_tokens,
-        )
-        texts = tokenizer.batch_decode(sequences, skip_special_tokens=True)
-        hypotheses = [Hypothesis(*pair) for pair in zip(texts, scores.tolist(), strict=True)]
-        for row, place in enumerate(places):
-            results[place] = hypotheses[row * num_return : (row + 1) * num_return]
+        with evaluating(model):
+            answers = search_beams(model, ids=ids, mask=mask, settings=settings)
+        for place, found in zip(places, answers, strict=True):
+            texts = tokenizer.batch_decode(
+                [list(answer.token_ids) for answer in found], skip_special_tokens=True
+            )
+            results[place] = [
+                Hypothesis(text, answer.log_probability)
+                for text, answer in zip(texts, found, strict=True)
+            ]
     return results
 
 
@@ -160,35 +162,25 @@ def _prompt_batches(
         yield places, ids, mask
 
 
-def _generate(
+def _beam_settings(
     model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
     num_beams: int,
     num_return: int,
     max_new_tokens: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    with evaluating(model):
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            num_beams=num_beams,
-            num_return_sequences=num_return,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            early_stopping=num_beams > 1,
-            length_penalty=0.0,
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-        if num_beams > 1:
-            return output.sequences, output.sequences_scores
-        steps = model.compute_transition_scores(
-            output.sequences, output.scores, normalize_logits=True
-        )
-        is_answer = output.sequences[:, 1:] != model.config.pad_token_id
-        return output.sequences, steps.masked_fill(~is_answer, 0.0).sum(dim=1)
+) -> BeamSettings:
+    # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean nothing.
+    unused = range(len(tokenizer), model.config.vocab_size)
+    banned = {tokenizer.pad_token_id, tokenizer.unk_token_id, *unused}
+    return BeamSettings(
+        num_beams=num_beams,
+        num_return=num_return,
+        max_new_tokens=max_new_tokens,
+        start_id=model.config.decoder_start_token_id,
+        end_id=tokenizer.eos_token_id,
+        banned_ids=tuple(sorted(token for token in banned if token is not None)),
+    )
 
 
 def _score_paths(

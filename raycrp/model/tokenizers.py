@@ -4,15 +4,16 @@ Our own reads SMILES atom by atom and English word by word, and loses nothing: e
 ASCII character is in its vocabulary, so ``decode(encode(text)) == text`` and no ``<unk>`` appears.
 """
 
+import json
 import logging
 import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from raycrp.config import Backbone
 from raycrp.errors import ModelError
@@ -81,13 +82,20 @@ def prepare_tokenizer(
     Raises:
         ModelError: If ``name_or_path`` holds no tokenizer.
     """
-    if backbone.preset is not None:
-        texts = list(smiles)
-        tokenizer: PreTrainedTokenizerBase = build_tokenizer(texts, words=words)
-        rate = unk_rate(tokenizer, texts[:_REPORT_TEXTS])
-        lossy = lossy_fraction(tokenizer, texts[:_REPORT_TEXTS])
-        return PreparedTokenizer(tokenizer, TokenizerReport(len(tokenizer), (), rate, rate, lossy))
-    return complete_tokenizer(load_tokenizer(backbone), smiles=smiles)
+    if backbone.preset is None:
+        return complete_tokenizer(load_tokenizer(backbone), smiles=smiles)
+    texts = iter(smiles)
+    sample = list(islice(texts, _REPORT_TEXTS))
+    tokenizer = build_tokenizer(chain(sample, texts), words=words)
+    rate = unk_rate(tokenizer, sample)
+    report = TokenizerReport(
+        vocabulary_size=len(tokenizer),
+        added=(),
+        unk_rate_before=rate,
+        unk_rate_after=rate,
+        lossy_fraction=lossy_fraction(tokenizer, sample),
+    )
+    return PreparedTokenizer(tokenizer, report)
 
 
 def build_tokenizer(smiles: Iterable[str], *, words: Sequence[str]) -> "PreTrainedTokenizerFast":
@@ -118,7 +126,7 @@ def build_tokenizer(smiles: Iterable[str], *, words: Sequence[str]) -> "PreTrain
 def complete_tokenizer(
     tokenizer: "PreTrainedTokenizerBase", *, smiles: Iterable[str]
 ) -> PreparedTokenizer:
-    r"""Add the SMILES characters that a published tokenizer cannot read (T5's lacks ``\``).
+    r"""Add the SMILES characters that a published tokenizer cannot read (T5's lacks ``\\``).
 
     Args:
         tokenizer: Changed in place.
@@ -130,18 +138,19 @@ def complete_tokenizer(
         characters.update(text)
         if len(texts) < _REPORT_TEXTS:
             texts.append(text)
-    before = unk_rate(tokenizer, texts)
+    rate_before = unk_rate(tokenizer, texts)
     missing = sorted(c for c in characters if not c.isspace() and _is_unknown(tokenizer, c))
-    add_tokens(tokenizer, missing)
+    completed = _without_inner_spaces(tokenizer) if missing else tokenizer
+    add_tokens(completed, missing)
     report = TokenizerReport(
-        vocabulary_size=len(tokenizer),
+        vocabulary_size=len(completed),
         added=tuple(missing),
-        unk_rate_before=before,
-        unk_rate_after=unk_rate(tokenizer, texts),
-        lossy_fraction=lossy_fraction(tokenizer, texts),
+        unk_rate_before=rate_before,
+        unk_rate_after=unk_rate(completed, texts),
+        lossy_fraction=lossy_fraction(completed, texts),
     )
-    logger.info("tokenizer: added %s, <unk> %.4f -> %.4f", missing, before, report.unk_rate_after)
-    return PreparedTokenizer(tokenizer, report)
+    logger.info("tokenizer: %s", report)
+    return PreparedTokenizer(completed, report)
 
 
 def load_tokenizer(backbone: Backbone) -> "PreTrainedTokenizerBase":
@@ -278,8 +287,36 @@ def _english_words(texts: Sequence[str]) -> list[str]:
 
 
 def _is_unknown(tokenizer: "PreTrainedTokenizerBase", character: str) -> bool:
-    ids = tokenizer(character, add_special_tokens=False)["input_ids"]
-    return tokenizer.unk_token_id in ids or str(tokenizer.decode(ids)).strip() != character
+    # Some characters are known at the start of a word only.
+    for text in (character, f"C{character}C"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tokenizer.unk_token_id in ids or str(tokenizer.decode(ids)).strip() != text:
+            return True
+    return False
+
+
+def _without_inner_spaces(tokenizer: Any) -> "PreTrainedTokenizerBase":
+    """T5's tokenizers read a space after every added token; here only where one is written."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    values = json.loads(tokenizer.backend_tokenizer.to_str())
+    if '"Metaspace"' not in json.dumps(values["pre_tokenizer"]):
+        return cast("PreTrainedTokenizerBase", tokenizer)
+    metaspace = {
+        "type": "Metaspace",
+        "replacement": _SPACE,
+        "prepend_scheme": "first",
+        "split": True,
+    }
+    values["pre_tokenizer"] = metaspace
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(values)),
+        pad_token=tokenizer.pad_token,
+        eos_token=tokenizer.eos_token,
+        unk_token=tokenizer.unk_token,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -1,0 +1,175 @@
+"""Beam search over a batch of rows, exact in what it returns and quick to let go of rows."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from raycrp.model.incremental import IncrementalDecoder
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+_LIVE_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class BeamSettings:
+    """How a search runs.
+
+    Args:
+        num_beams: Beams of each row.
+        num_return: Answers of each row, at most ``num_beams``.
+        max_new_tokens: Longest answer, the end of text included.
+        start_id: Token that an answer starts from.
+        end_id: End of text.
+        banned_ids: Tokens that no answer holds, such as padding.
+    """
+
+    num_beams: int
+    num_return: int
+    max_new_tokens: int
+    start_id: int
+    end_id: int
+    banned_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as token ids, and the sum of its tokens' log-probabilities."""
+
+    token_ids: tuple[int, ...]
+    log_probability: float
+
+
+def search_beams(
+    model: "T5ForConditionalGeneration",
+    *,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    settings: BeamSettings,
+) -> list[list[Answer]]:
+    """The best answers of each row by log-probability, without a length penalty.
+
+    A row is finished when ``num_return`` answers have ended and none of its open beams is more
+    probable, since adding tokens only lowers a probability: going on could not change the result.
+
+    Args:
+        model: A T5 in evaluation mode.
+        ids: Padded input ids, shape ``(rows, length)``.
+        mask: 1 at real tokens, shape ``(rows, length)``.
+        settings: How the search runs.
+
+    Returns:
+        For each row at most ``num_return`` answers, best first. An answer that reached
+        ``max_new_tokens`` has no end of text.
+    """
+    search = _Search(model, ids=ids, mask=mask, settings=settings)
+    for step in range(settings.max_new_tokens):
+        search.advance(is_last=step + 1 == settings.max_new_tokens)
+        if search.is_over:
+            break
+    return search.answers()
+
+
+class _Search:
+    """Open beams and ended answers of a batch."""
+
+    def __init__(
+        self,
+        model: "T5ForConditionalGeneration",
+        *,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        settings: BeamSettings,
+    ) -> None:
+        rows, beams, device = len(ids), settings.num_beams, ids.device
+        self._settings = settings
+        self._decoder = IncrementalDecoder(model, ids=ids, mask=mask, num_beams=beams)
+        self._ended: list[list[Answer]] = [[] for _ in range(rows)]
+        self._places = torch.arange(rows, device=device)
+        self._best_ended = torch.full((rows, settings.num_return), -torch.inf, device=device)
+        # All beams start the same, so that only one of them may be continued.
+        self._scores = torch.full((rows, beams), -torch.inf, device=device)
+        self._scores[:, 0] = 0
+        self._tokens = torch.full((rows, beams), settings.start_id, device=device)
+        self._fed = torch.empty((rows, 0, beams), dtype=torch.int64, device=device)
+        self._ancestry = torch.empty((rows, beams, 0), dtype=torch.int64, device=device)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no row is open any more."""
+        return len(self._places) == 0
+
+    def answers(self) -> list[list[Answer]]:
+        """Ended answers of all rows, best first."""
+        return [
+            sorted(ended, key=lambda answer: -answer.log_probability)[: self._settings.num_return]
+            for ended in self._ended
+        ]
+
+    def advance(self, *, is_last: bool) -> None:
+        """Continue every open beam by one token; the last time, all that is left ends."""
+        num_beams = self._settings.num_beams
+        scores, parents, tokens = self._continuations()
+        is_end = tokens == self._settings.end_id
+        # Of twice as many candidates as beams the better half may end; the rest are there to keep
+        # as many beams open.
+        ends = torch.ones_like(is_end) if is_last else is_end.clone()
+        ends[:, num_beams:] = False
+        self._end_answers(ends, scores, parents, tokens)
+        scores, order = scores.masked_fill(is_end, -torch.inf).topk(num_beams)
+        parents, self._tokens, self._scores = (
+            parents.gather(1, order),
+            tokens.gather(1, order),
+            scores,
+        )
+        steps = self._ancestry.shape[2]
+        self._ancestry = self._ancestry.gather(1, parents[..., None].expand(-1, -1, steps))
+        self._drop_finished_rows()
+
+    def _continuations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores, parents and tokens of twice as many candidates as beams, best first."""
+        rows, beams = self._tokens.shape
+        slots = torch.arange(beams, device=self._tokens.device).expand(rows, beams)
+        self._ancestry = torch.cat([self._ancestry, slots[..., None]], dim=2)
+        self._fed = torch.cat([self._fed, self._tokens[:, None]], dim=1)
+        steps = self._decoder.step(self._tokens, ancestry=self._ancestry)
+        steps[..., self._settings.banned_ids] = -torch.inf
+        totals = self._scores[..., None] + steps
+        scores, index = totals.flatten(start_dim=1).topk(2 * beams)
+        vocabulary = steps.shape[2]
+        return scores, index // vocabulary, index % vocabulary
+
+    def _end_answers(
+        self,
+        ends: torch.Tensor,
+        scores: torch.Tensor,
+        parents: torch.Tensor,
+        tokens: torch.Tensor,
+    ) -> None:
+        ends = ends & scores.isfinite()
+        candidates = scores.masked_fill(~ends, -torch.inf)
+        merged = torch.cat([self._best_ended, candidates], dim=1)
+        self._best_ended = merged.topk(self._settings.num_return).values
+        rows, columns = ends.nonzero(as_tuple=True)
+        ancestry = self._ancestry[rows, parents[rows, columns]]
+        past = self._fed[rows].gather(2, ancestry[..., None]).squeeze(2)
+        # The first token fed is where every answer starts from, not part of it.
+        sequences = torch.cat([past[:, 1:], tokens[rows, columns, None]], dim=1).tolist()
+        places = self._places[rows].tolist()
+        for place, sequence, score in zip(
+            places, sequences, scores[rows, columns].tolist(), strict=True
+        ):
+            self._ended[place].append(Answer(tuple(sequence), score))
+
+    def _drop_finished_rows(self) -> None:
+        is_open = self._best_ended[:, -1] < self._scores[:, 0]
+        num_open = int(is_open.sum())
+        if num_open > _LIVE_SHARE * len(is_open):
+            return
+        rows = is_open.nonzero().squeeze(1)
+        self._decoder.select(rows)
+        self._places, self._best_ended = self._places[rows], self._best_ended[rows]
+        self._scores, self._tokens = self._scores[rows], self._tokens[rows]
+        self._fed, self._ancestry = self._fed[rows], self._ancestry[rows]
