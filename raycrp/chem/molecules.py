@@ -28,6 +28,7 @@ _ZERO_WIDTH = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060
 _REPAIRS = _DASHES | _ZERO_WIDTH
 _SELFIES = re.compile(r"(?:\[[^\[\].\s]+\])+")
 _SMILES = re.compile(r"[A-Za-z0-9()\[\]=#$:/\\@+\-%*]+")
+_BLANK = re.compile(r"\s")
 _ATOM_MAP = re.compile(r":(\d+)\]")
 # SELFIES symbols and mapped atoms take several characters where SMILES takes one.
 _MAX_CHARS_PER_SMILES_CHAR = 10
@@ -102,7 +103,7 @@ def split_molecules(text: str, *, notation: Notation) -> list[str]:
     tidied = tidy_text(text)
     if not tidied:
         raise MoleculeError(MoleculeFault.EMPTY, "no text")
-    if any(character.isspace() for character in tidied):
+    if _BLANK.search(tidied):
         raise _explain_whitespace(tidied, notation)
     molecules = tidied.split(".")
     if not all(molecules):
@@ -150,7 +151,7 @@ def canonical_molecule(
     if len(text) > max_chars * _MAX_CHARS_PER_SMILES_CHAR:
         raise MoleculeError(MoleculeFault.TOO_LONG, f"{len(text)} characters")
     smiles = selfies_to_smiles(text) if notation is Notation.SELFIES else text
-    canonical = _write(_read(smiles))
+    canonical = _write(_read(smiles), has_maps=_ATOM_MAP.search(smiles) is not None)
     if len(canonical) > max_chars:
         detail = f"{len(canonical)} characters of SMILES, at most {max_chars}"
         raise MoleculeError(MoleculeFault.TOO_LONG, detail)
@@ -232,13 +233,14 @@ def _read(smiles: str) -> Chem.Mol:
     return molecule
 
 
-def _write(molecule: Chem.Mol) -> str:
-    mapped = [atom for atom in molecule.GetAtoms() if atom.GetAtomMapNum()]
-    for atom in mapped:
+def _write(molecule: Chem.Mol, *, has_maps: bool) -> str:
+    if not has_maps:
+        canonical: str = Chem.MolToSmiles(molecule)
+        return canonical
+    for atom in molecule.GetAtoms():
         atom.SetAtomMapNum(0)
-    canonical: str = Chem.MolToSmiles(molecule)
     # Brackets that held only a map go when the text is read again.
-    return Chem.MolToSmiles(_read(canonical)) if mapped else canonical
+    return _write(_read(Chem.MolToSmiles(molecule)), has_maps=False)
 
 
 def _explain_smiles(smiles: str) -> str:

@@ -85,7 +85,7 @@ def count_tokens(run: RunFolder, *, tokenizer: "PreTrainedTokenizerBase") -> Tok
     for split in SPLITS:
         for tasks, *sides in _parts(run, split, ["task", "input", "output"]):
             for side, texts in zip(("input", "output"), sides, strict=True):
-                rows = tokenizer(texts)["input_ids"] if texts else []
+                rows = tokenizer(texts, return_attention_mask=False)["input_ids"] if texts else []
                 for task, row in zip(tasks, rows, strict=True):
                     lengths[Task(task), side].append(len(row))
                     num_unknown += row.count(tokenizer.unk_token_id)
