@@ -65,11 +65,48 @@ def bootstrap_intervals(
 
     Source: Efron (1987), Better bootstrap confidence intervals.
     """
-    sums = [_sum_clusters(estimate.statistics, clusters) for estimate in estimates]
-    resampled = _resample(sums, num_resamples=num_resamples, seed=seed)
+    resampled = _resample(estimates, clusters, num_resamples=num_resamples, seed=seed)
     return [
-        _interval(estimate, cluster_sums=cluster_sums, draws=estimate.reduce(drawn_sums))
-        for estimate, cluster_sums, drawn_sums in zip(estimates, sums, resampled, strict=True)
+        _equal_outcomes_interval(scores.value, num_clusters=len(scores.left_out))
+        if estimate.is_share and scores.is_constant
+        else _interval(scores)
+        for estimate, scores in zip(estimates, resampled, strict=True)
+    ]
+
+
+def bootstrap_differences(
+    first: Sequence[Estimate],
+    second: Sequence[Estimate],
+    *,
+    clusters: Sequence[str],
+    num_resamples: int,
+    seed: int,
+) -> list[Interval]:
+    """Second score minus first, paired: both are resampled by the same draws of reactions.
+
+    Args:
+        first: The scores of one run.
+        second: The same scores of another run on the same rows, in the same order.
+        clusters: Reaction key of each row.
+        num_resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        One interval a score; it does not hold 0 where the two runs differ at the 5 % level.
+    """
+    both = [
+        _resample(estimates, clusters, num_resamples=num_resamples, seed=seed)
+        for estimates in (first, second)
+    ]
+    return [
+        _interval(
+            _Resampled(
+                value=two.value - one.value,
+                draws=two.draws - one.draws,
+                left_out=two.left_out - one.left_out,
+            )
+        )
+        for one, two in zip(*both, strict=True)
     ]
 
 
@@ -109,6 +146,41 @@ def resample_counts(
         yield counts.reshape(size, num_clusters).astype(np.float64)
 
 
+@dataclass(frozen=True)
+class _Resampled:
+    """A score, the same over resamples, and the same with one cluster left out at a time."""
+
+    value: float
+    draws: NDArray[np.float64]
+    left_out: NDArray[np.float64]
+
+    @property
+    def is_constant(self) -> bool:
+        return not len(self.draws) or bool(self.draws.min() == self.draws.max())
+
+
+def _resample(
+    estimates: Sequence[Estimate], clusters: Sequence[str], *, num_resamples: int, seed: int
+) -> list[_Resampled]:
+    if not estimates:
+        return []
+    sums = [_sum_clusters(estimate.statistics, clusters) for estimate in estimates]
+    columns = np.concatenate(sums, axis=1)
+    if not len(columns):
+        return [_Resampled(0.0, np.zeros(0), np.zeros(0)) for _ in estimates]
+    blocks = resample_counts(len(columns), num_resamples=num_resamples, seed=seed)
+    drawn = np.concatenate([counts @ columns for counts in blocks])
+    parts = np.split(drawn, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
+    return [
+        _Resampled(
+            value=float(estimate.reduce(part.sum(axis=0))),
+            draws=estimate.reduce(draws),
+            left_out=estimate.reduce(part.sum(axis=0) - part),
+        )
+        for estimate, part, draws in zip(estimates, sums, parts, strict=True)
+    ]
+
+
 def _sum_clusters(rows: NDArray[np.float64], clusters: Sequence[str]) -> NDArray[np.float64]:
     names, membership = np.unique(np.asarray(clusters, dtype=object), return_inverse=True)
     sums = np.zeros((len(names), rows.shape[1]))
@@ -116,44 +188,24 @@ def _sum_clusters(rows: NDArray[np.float64], clusters: Sequence[str]) -> NDArray
     return sums
 
 
-def _resample(
-    sums: Sequence[NDArray[np.float64]], *, num_resamples: int, seed: int
-) -> list[NDArray[np.float64]]:
-    if not sums or not len(sums[0]):
-        return [np.zeros((0, part.shape[1])) for part in sums]
-    columns = np.concatenate(sums, axis=1)
-    blocks = resample_counts(len(columns), num_resamples=num_resamples, seed=seed)
-    drawn = np.concatenate([counts @ columns for counts in blocks])
-    return np.split(drawn, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
+def _interval(scores: _Resampled) -> Interval:
+    if scores.is_constant:
+        return Interval(scores.value, scores.value, scores.value)
+    low, high = (float(bound) for bound in np.quantile(scores.draws, _corrected_levels(scores)))
+    return Interval(scores.value, low, high)
 
 
-def _interval(
-    estimate: Estimate, *, cluster_sums: NDArray[np.float64], draws: NDArray[np.float64]
-) -> Interval:
-    total = cluster_sums.sum(axis=0)
-    value = float(estimate.reduce(total))
-    if not len(draws):
-        return Interval(value, value, value)
-    if draws.min() == draws.max():
-        return _equal_outcomes_interval(value, estimate, num_clusters=len(cluster_sums))
-    left_out = estimate.reduce(total - cluster_sums)
-    levels = _corrected_levels(value, draws=draws, left_out=left_out)
-    low, high = (float(bound) for bound in np.quantile(draws, levels))
-    return Interval(value, low, high)
-
-
-def _equal_outcomes_interval(value: float, estimate: Estimate, *, num_clusters: int) -> Interval:
-    if not (estimate.is_share and value in (0.0, 1.0)):
+def _equal_outcomes_interval(value: float, *, num_clusters: int) -> Interval:
+    if value not in (0.0, 1.0) or not num_clusters:
         return Interval(value, value, value)
     reach = 1 - _TAIL ** (1 / num_clusters)
     return Interval(value, value - reach * value, value + reach * (1 - value))
 
 
-def _corrected_levels(
-    value: float, *, draws: NDArray[np.float64], left_out: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _corrected_levels(scores: _Resampled) -> NDArray[np.float64]:
     """Quantile levels of the draws, corrected for bias and skewness (BCa)."""
-    below = (np.mean(draws < value) + np.mean(draws <= value)) / 2
+    draws, left_out = scores.draws, scores.left_out
+    below = (np.mean(draws < scores.value) + np.mean(draws <= scores.value)) / 2
     bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
     pull = left_out.mean() - left_out
     scale = np.sum(pull**2) ** 1.5

@@ -314,7 +314,7 @@ def _flatten(molecules: Molecules | None) -> Molecules | None:
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def _flatten_molecule(smiles: str) -> str:
-    molecule = Chem.MolFromSmiles(smiles)
+    molecule = _parse(smiles)
     Chem.RemoveStereochemistry(molecule)
     return canonical_molecule(Chem.MolToSmiles(molecule))
 

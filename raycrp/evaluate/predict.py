@@ -34,7 +34,7 @@ __all__ = ["Answer", "Prediction", "Predictor", "describe_predictions", "load_pr
 
 MODEL_FILE = "raycrp.json"
 MODEL_FORMAT = 1
-_MAX_INPUT_TOKENS = 512
+_MAX_INPUT_TOKENS, _MAX_OUTPUT_TOKENS = 512, 256
 
 
 class Predictor:
@@ -45,7 +45,7 @@ class Predictor:
         device: Where the models run.
         num_beams: Beams of the search.
         token_budget: Rows times longest row of one padded batch, in tokens.
-        max_output_tokens: Longest answer, in tokens.
+        max_output_tokens: Longest answer, in tokens; that of training if None.
 
     Raises:
         ModelError: If the folder is no exported model, or of another format.
@@ -58,14 +58,15 @@ class Predictor:
         device: Device = Device.AUTO,
         num_beams: int = 5,
         token_budget: int = 8_192,
-        max_output_tokens: int = 256,
+        max_output_tokens: int | None = None,
     ) -> None:
         self._folder = Path(folder)
         self._card = _read_card(self._folder)
         self._device = device
         self._num_beams = num_beams
         self._token_budget = token_budget
-        self._max_output_tokens = max_output_tokens
+        limit = max_output_tokens or self._card.get("max_output_tokens", _MAX_OUTPUT_TOKENS)
+        self._max_output_tokens = int(limit)
         self._templates = _read_templates(self._folder)
         self._model, self._tokenizer = load_backbone(self._folder, device=device)
         self._template_vectors: dict[Task, np.ndarray] = {}
@@ -233,7 +234,7 @@ def load_predictor(
     *,
     device: Device | str = Device.AUTO,
     num_beams: int = 5,
-    max_output_tokens: int = 256,
+    max_output_tokens: int | None = None,
 ) -> Predictor:
     """The predictor of a run or of an exported model.
 
@@ -241,7 +242,7 @@ def load_predictor(
         path: A run folder with a trained model, or the exported ``model`` folder itself.
         device: Where the models run.
         num_beams: Beams of the search.
-        max_output_tokens: Longest answer, in tokens.
+        max_output_tokens: Longest answer, in tokens; that of training if None.
 
     Raises:
         ModelError: If neither is there.

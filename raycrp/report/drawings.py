@@ -1,17 +1,19 @@
 """Molecules drawn as small SVG pictures."""
 
+import math
 import re
 from typing import Any
 
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
+from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from raycrp.report.figures import label_svg
 
 _BOND_LENGTH, _FONT_SIZE = 21, 12
 _SMALL_SIZE = 7
-_MAX_ATOMS = 150
+_MAX_ATOMS, _MAX_WIDTH = 150, 700
 _AFTER_HYDROGEN = ("O", "S", "Se", "F", "Cl", "Br", "I")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -36,18 +38,21 @@ def draw_molecules(smiles: str) -> tuple[str, ...]:
         smiles: Molecules joined by dots.
 
     Returns:
-        SVG texts; none where the text is no molecule or too large to be read as a picture.
+        SVG texts; none where the text is no molecule, or one of them is too large to be read.
     """
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles) if smiles else None
         if molecule is None or not 0 < molecule.GetNumAtoms() <= _MAX_ATOMS:
             return ()
-        return tuple(_draw(Chem.MolFromSmiles(part)) for part in smiles.split("."))
+        drawings = [_draw(Chem.MolFromSmiles(part)) for part in smiles.split(".")]
+    return tuple(drawings) if all(_width(each) <= _MAX_WIDTH for each in drawings) else ()
 
 
 def _draw(molecule: Chem.Mol) -> str:
     if molecule.GetNumAtoms() == 1:
-        return _write_formula(molecule.GetAtomWithIdx(0))
+        return _write_text(_formula(molecule.GetAtomWithIdx(0)))
+    if not molecule.GetNumHeavyAtoms():
+        return _write_text(CalcMolFormula(molecule).translate(_SUBSCRIPTS))
     rdDepictor.SetPreferCoordGen(True)
     drawer = rdMolDraw2D.MolDraw2DSVG(-1, -1, -1, -1, True)
     options: Any = drawer.drawOptions()
@@ -62,7 +67,12 @@ def _draw(molecule: Chem.Mol) -> str:
     return label_svg(_shrink(drawer.GetDrawingText()), title=Chem.MolToSmiles(molecule))
 
 
-def _write_formula(atom: Chem.Atom) -> str:
+def _width(svg: str) -> float:
+    found = re.search(r"width=['\"]([\d.]+)", svg)
+    return float(found.group(1)) if found else math.inf
+
+
+def _formula(atom: Chem.Atom) -> str:
     """A molecule of one heavy atom, such as water or an ion, as its formula."""
     count = atom.GetTotalNumHs()
     hydrogens = f"H{str(count).translate(_SUBSCRIPTS) if count > 1 else ''}" if count else ""
@@ -71,14 +81,17 @@ def _write_formula(atom: Chem.Atom) -> str:
     size = abs(atom.GetFormalCharge())
     sign = "\N{SUPERSCRIPT PLUS SIGN}" if atom.GetFormalCharge() > 0 else "\N{SUPERSCRIPT MINUS}"
     charge = (str(size).translate(_SUPERSCRIPTS) if size > 1 else "") + sign if size else ""
-    formula = "".join(parts[::-1] if atom.GetSymbol() in _AFTER_HYDROGEN else parts) + charge
-    width = 8 * len(formula) + 6
+    return "".join(parts[::-1] if atom.GetSymbol() in _AFTER_HYDROGEN else parts) + charge
+
+
+def _write_text(text: str) -> str:
+    width = 8 * len(text) + 6
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" '
         f'viewBox="0 0 {width} 20"><text x="{width / 2:g}" y="14.5" font-size="13" '
-        f'font-family="sans-serif" text-anchor="middle" fill="#1f2933">{formula}</text></svg>'
+        f'font-family="sans-serif" text-anchor="middle" fill="#1f2933">{text}</text></svg>'
     )
-    return label_svg(svg, title=formula)
+    return label_svg(svg, title=text)
 
 
 def _shrink(svg: str) -> str:

@@ -3,6 +3,7 @@ import pytest
 
 from raycrp.evaluate.bootstrap import (
     Estimate,
+    bootstrap_differences,
     bootstrap_intervals,
     ratio_of_sums,
     resample_counts,
@@ -77,6 +78,36 @@ def test_no_rows_give_zero_not_an_error():
     estimate = Estimate(np.zeros((0, 2)), ratio_of_sums)
     interval = bootstrap_intervals([estimate], clusters=[], **SETTINGS)[0]
     assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_run_does_not_differ_from_itself():
+    estimate = mean_of(np.random.default_rng(0).random(30))
+    keys = [str(i) for i in range(30)]
+    (interval,) = bootstrap_differences([estimate], [estimate], clusters=keys, **SETTINGS)
+    assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals():
+    """Two runs that agree but for 12 of 200 rows, all of them better in the second."""
+    generator = np.random.default_rng(0)
+    one = (generator.random(200) < 0.5).astype(float)
+    two = one.copy()
+    two[np.flatnonzero(one == 0)[:12]] = 1
+    keys = [str(i) for i in range(200)]
+    (difference,) = bootstrap_differences([mean_of(one)], [mean_of(two)], clusters=keys, **SETTINGS)
+    apart = bootstrap_intervals([mean_of(one), mean_of(two)], clusters=keys, **SETTINGS)
+    assert difference.value == pytest.approx(12 / 200)
+    assert 0 < difference.low < difference.value < difference.high < 0.12
+    assert apart[0].high > apart[1].low
+
+
+def test_equal_scores_on_different_rows_may_differ_by_chance():
+    one = np.tile([1.0, 0.0], 100)
+    keys = [str(i) for i in range(200)]
+    (interval,) = bootstrap_differences(
+        [mean_of(one)], [mean_of(1 - one)], clusters=keys, **SETTINGS
+    )
+    assert interval.low < 0 < interval.high
 
 
 @pytest.mark.parametrize("share", [0.25, 0.6, 0.9])
