@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -62,7 +63,11 @@ class MoleculeReader:
         return len(self._results)
 
     def request(self, texts: Iterable[tuple[Notation, str]]) -> None:
-        """Start reading molecules that have not been read."""
+        """Start reading molecules that have not been read.
+
+        Raises:
+            DataError: If a worker process died.
+        """
         wanted: dict[Notation, list[str]] = {}
         for key in texts:
             if key not in self._results:
@@ -82,13 +87,8 @@ class MoleculeReader:
             DataError: If a worker process died.
         """
         for notation, texts, future in self._requests.popleft():
-            try:
+            with _explaining_death():
                 results = future.result()
-            except BrokenProcessPool as error:
-                raise DataError(
-                    "a process that reads molecules died, perhaps for want of memory; "
-                    "try data.num_processes=1"
-                ) from error
             for text, result in zip(texts, results, strict=True):
                 # One object where the text is canonical already, which it mostly is.
                 self._results[notation, text] = text if result == text else result
@@ -125,9 +125,21 @@ class MoleculeReader:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._num_processes, mp_context=context)
         if self._pool is not None:
-            return self._pool.submit(
-                canonicalise_all, texts, notation=notation, max_chars=self._max_chars
-            )
+            with _explaining_death():
+                return self._pool.submit(
+                    canonicalise_all, texts, notation=notation, max_chars=self._max_chars
+                )
         done: Future[list[_Result]] = Future()
         done.set_result(canonicalise_all(texts, notation=notation, max_chars=self._max_chars))
         return done
+
+
+@contextmanager
+def _explaining_death() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that reads molecules died, perhaps for want of memory; "
+            "try data.num_processes=1"
+        ) from error

@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 REPORT_PATH = "data/report.json"
 TOKENIZER_DIR = "data/tokenizer"
+
+_PROGRESS_S = 10
+_MAX_TOKENIZER_TEXTS = 200_000
 
 
 def run_data(config: Config, run: RunFolder, *, words: Sequence[str]) -> dict[str, Any]:
@@ -94,12 +98,16 @@ def _clean_source(config: Config, rejects: RejectTable, path: Path) -> CleanTabl
         max_molecule_chars=config.data.max_molecule_chars,
         num_processes=config.data.num_processes or config.run.num_cpus,
     )
+    next_line = time.monotonic() + _PROGRESS_S
     with CleanTable(path) as clean:
         for row in rows:
             if isinstance(row, CleanRow):
                 clean.add(row)
             else:
                 rejects.add(row)
+            if time.monotonic() > next_line:
+                logger.info("data: %d rows clean, %d rejected so far", len(clean), len(rejects))
+                next_line += _PROGRESS_S
     return clean
 
 
@@ -178,7 +186,7 @@ def _split_report(run: RunFolder, result: SplitResult) -> dict[str, Any]:
 
 def _make_tokenizer(run: RunFolder, backbone: Backbone, *, words: Sequence[str]) -> dict[str, Any]:
     # Only training rows shape the vocabulary; its single characters cover every other row.
-    smiles = iter_texts(run, Split.TRAIN)
+    smiles = islice(iter_texts(run, Split.TRAIN), _MAX_TOKENIZER_TEXTS)
     prepared = prepare_tokenizer(backbone, smiles=smiles, words=words)
     with run.new_local_dir(TOKENIZER_DIR) as folder:
         prepared.tokenizer.save_pretrained(str(folder))

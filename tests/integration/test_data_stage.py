@@ -332,15 +332,24 @@ def test_worker_processes_read_the_same_as_this_one(monkeypatch):
     monkeypatch.setattr(molecule_reader, "_MIN_POOL_TEXTS", 4)
     monkeypatch.setattr(molecule_reader, "_BATCH_TEXTS", 3)
     texts = ["OC", "C1", "NCC", "[Na+]", "C(C)(C)(C)(C)C", "OCC"]
-    results = []
-    for num_processes in (2, 1):
-        with MoleculeReader(max_chars=100, num_processes=num_processes) as reader:
-            reader.request((Notation.SMILES, text) for text in texts)
-            reader.collect()
-            assert (reader._pool is not None) is (num_processes == 2)
-            results.append(reader._results)
-    assert results[0] == results[1]
-    assert results[0][Notation.SMILES, "OC"] == "CO"
+    with MoleculeReader(max_chars=100, num_processes=1) as alone:
+        alone.request((Notation.SMILES, text) for text in texts)
+        alone.collect()
+        assert alone._pool is None
+    with MoleculeReader(max_chars=100, num_processes=2) as pooled:
+        pooled.request((Notation.SMILES, text) for text in texts)
+        pooled.collect()
+        assert pooled._results == alone._results
+        assert pooled._results[Notation.SMILES, "OC"] == "CO"
+        for process in pooled._pool._processes.values():
+            process.kill()
+        with pytest.raises(DataError, match="a process that reads molecules died"):
+            read_more(pooled)
+
+
+def read_more(reader):
+    reader.request((Notation.SMILES, "C" * n) for n in range(5, 15))
+    reader.collect()
 
 
 @needs_real_data
