@@ -44,7 +44,7 @@ def draw_molecules(smiles: str) -> tuple[str, ...]:
         molecule = Chem.MolFromSmiles(smiles) if smiles else None
         if molecule is None or not 0 < molecule.GetNumAtoms() <= _MAX_ATOMS:
             return ()
-        drawings = [_draw(Chem.MolFromSmiles(part)) for part in smiles.split(".")]
+        drawings = [_draw(part) for part in Chem.GetMolFrags(molecule, asMols=True)]
     return tuple(drawings) if all(_width(each) <= _MAX_WIDTH for each in drawings) else ()
 
 

@@ -152,7 +152,7 @@ def judge_answer(text: str, *, truth: str) -> Verdict:
 
 
 def _picture(smiles: str) -> Picture:
-    return Picture(smiles, draw_molecules(smiles))
+    return Picture(smiles, () if read_molecules(smiles) is None else draw_molecules(smiles))
 
 
 def _instruction(task: Task, template_id: str) -> str:

@@ -56,3 +56,8 @@ def test_what_is_no_molecule_or_too_large_has_no_picture(text):
 
 def test_the_same_molecule_is_drawn_the_same():
     assert draw_molecules("CC(N)c1ccccc1") == draw_molecules("CC(N)c1ccccc1")
+
+
+def test_molecules_closed_across_a_dot_are_drawn_as_they_are():
+    (svg,) = draw_molecules("C1CC.C1")
+    assert 'aria-label="C1CCC1"' in svg

@@ -1,6 +1,6 @@
 import pytest
 
-from raycrp.report.examples import Verdict, choose_examples, judge_answer
+from raycrp.report.examples import Verdict, choose_examples, judge_answer, make_example
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,10 @@ def test_as_many_as_asked_for(template_run):
 
 def test_no_predictions_no_examples(empty_run):
     assert choose_examples(empty_run, num_examples=10, seed=0) == {}
+
+
+def test_what_the_strict_block_calls_invalid_is_not_drawn(template_run):
+    row = template_run.read_table("evaluate/predictions").to_pylist()[0]
+    for text in ("C1CC.C1", "CCO and more", "CCO."):
+        example = make_example({**row, "predictions": [text], "log_probabilities": [-1.0]})
+        assert (example.verdict, example.answer.drawings) == (Verdict.INVALID, ())
