@@ -1,0 +1,77 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raycrp.run import RunFolder
+
+CONFIG = Path(__file__).parent / "tiny.yaml"
+TIMEOUT_S = 900
+
+
+class CommandLine:
+    """Starts ``python -m raycrp`` as a subprocess, on a storage folder of its own."""
+
+    def __init__(self, storage: Path) -> None:
+        self.storage = storage
+        self.run_folder = RunFolder(str(storage), "tiny")
+        self._log_path = storage / "command.log"
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "raycrp", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env=self._environment(),
+            check=False,
+        )
+
+    def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        """The whole tiny run."""
+        return self("run", str(CONFIG), f"run.storage={self.storage}", *overrides)
+
+    def run_and_kill(self, stage: str, *, delay_s: float) -> None:
+        """Start the tiny run and SIGKILL its driver so long after ``stage`` has started."""
+        with self._log_path.open("ab") as log:
+            driver = subprocess.Popen(
+                [sys.executable, "-m", "raycrp", "run", str(CONFIG), f"run.storage={self.storage}"],
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+            )
+        self._wait_for(driver, f"{stage}/_STARTED.json")
+        time.sleep(delay_s)
+        assert driver.poll() is None, f"the run ended by itself: {self._log_path.read_text()}"
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+
+    def _wait_for(self, driver: subprocess.Popen[bytes], relative: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self.run_folder.exists(relative):
+            assert driver.poll() is None, f"the run ended early: {self._log_path.read_text()}"
+            assert time.monotonic() < deadline, f"{relative} did not appear"
+            time.sleep(0.05)
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        return kept | {"COLUMNS": "100"}
+
+
+@pytest.fixture
+def command_line(tmp_path):
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """An unbroken tiny run and what its command printed."""
+    command_line = CommandLine(tmp_path_factory.mktemp("finished"))
+    result = command_line.run()
+    assert result.returncode == 0, result.stderr[-4000:]
+    return command_line, result

@@ -1,0 +1,90 @@
+import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from raycrp.plan import Stage
+
+pytestmark = pytest.mark.e2e
+
+TABLES = ["elicit/trials.parquet", "annotate/test", "prompt/test", "evaluate/scores.parquet"]
+
+
+def tables_of(run):
+    """The final tables, without the columns that hold times."""
+    return {
+        name: run.read_table(name).drop_columns(
+            [column for column in ("seconds",) if column in run.read_table(name).column_names]
+        )
+        for name in TABLES
+    }
+
+
+def test_a_run_leaves_every_stage_and_names_the_report(finished):
+    command_line, result = finished
+    run = command_line.run_folder
+    for stage in Stage:
+        summary = run.read_json(f"{stage}/_SUCCESS.json")["summary"]
+        accounted = summary["rows_out"] + summary["rejected"] + summary.get("not_sampled", 0)
+        assert summary["rows_in"] == accounted, stage
+    lines = result.stdout.strip().splitlines()
+    assert lines[-1] == f"report: {run.path('report/index.html')}"
+    assert any("forward" in line and "|" in line for line in lines)
+
+
+def test_the_report_needs_no_network(finished):
+    command_line, _ = finished
+    page = command_line.run_folder.read_bytes("report/index.html").decode()
+    assert 'src="http' not in page
+    assert "<link" not in page
+    assert "@import" not in page
+
+
+def test_the_model_folder_loads_by_transformers_alone(finished):
+    command_line, _ = finished
+    folder = command_line.run_folder.local_dir("model")
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("CCO", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=4).shape[0] == 1
+    assert (folder / "README.md").is_file()
+
+
+def test_the_same_command_again_does_nothing(finished):
+    command_line, first = finished
+    before = command_line.run_folder.read_bytes("report/_SUCCESS.json")
+    result = command_line.run()
+    assert result.returncode == 0
+    assert result.stderr.count("done already") == len(Stage)
+    assert result.stdout == first.stdout
+    assert command_line.run_folder.read_bytes("report/_SUCCESS.json") == before
+
+
+def test_predict_answers_from_the_run_folder(finished):
+    command_line, _ = finished
+    root = command_line.run_folder.path()
+    result = command_line("predict", root, "CCO.CC(=O)O", "CCBr.N", "--task", "forward")
+    assert result.returncode == 0, result.stderr
+    assert "CCO" in result.stdout
+
+
+def test_a_task_the_model_does_not_know_is_refused(finished):
+    command_line, _ = finished
+    result = command_line("predict", command_line.run_folder.path(), "CCO>>CC", "--task", "reagent")
+    assert result.returncode == 2
+    assert "reagent" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_run_killed_while_it_trains_ends_like_an_unbroken_one(finished, command_line):
+    command_line.run_and_kill("train", delay_s=20)
+    result = command_line.run()
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert tables_of(command_line.run_folder) == tables_of(finished[0].run_folder)
+
+
+@pytest.mark.chaos
+def test_a_run_killed_in_every_stage_ends_like_an_unbroken_one(finished, command_line):
+    for stage in Stage:
+        command_line.run_and_kill(stage, delay_s=1.0)
+    result = command_line.run()
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert tables_of(command_line.run_folder) == tables_of(finished[0].run_folder)
