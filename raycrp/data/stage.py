@@ -107,7 +107,7 @@ def _clean_source(config: Config, rejects: RejectTable, path: Path) -> CleanTabl
                 rejects.add(row)
             if time.monotonic() > next_line:
                 logger.info("data: %d rows clean, %d rejected so far", len(clean), len(rejects))
-                next_line += _PROGRESS_S
+                next_line = time.monotonic() + _PROGRESS_S
     return clean
 
 
