@@ -159,12 +159,23 @@ def _local_paths(data: DataConfig) -> list[str]:
 def _iter_instruction_rows(file: DataFile) -> Iterator[Row | BrokenRow]:
     num_rows = num_broken = 0
     for row in iter_parquet(file) if file.is_parquet else iter_json(file):
+        if isinstance(row, dict) and num_rows == num_broken:
+            _require_instruction_fields(row, file.name)
         num_rows += 1
         num_broken += isinstance(row, BrokenRow)
         yield row
     if num_rows == num_broken:
         found = f"none of its {num_rows} lines is a JSON row" if num_rows else "no rows"
         raise DataError(f"{file.name}: expected a JSON array, JSON Lines or Parquet: {found}")
+
+
+def _require_instruction_fields(row: Row, name: str) -> None:
+    wanted = ("input", "output", "metadata")
+    if not any(field in row for field in wanted):
+        raise DataError(
+            f"{name}: expected rows with {', '.join(wanted)}; found {', '.join(map(str, row))} "
+            "(tables of reactions are read by data.source=reactions)"
+        )
 
 
 def _instruction_row(row: Row | BrokenRow, *, number: int, notation: Notation) -> SourceRow:

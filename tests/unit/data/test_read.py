@@ -117,6 +117,11 @@ def test_a_file_without_any_json_row_is_refused(tmp_path):
         read_instructions(tmp_path, ["hello", "world"])
 
 
+def test_a_file_of_other_rows_is_refused_with_what_it_has(tmp_path):
+    with pytest.raises(DataError, match=r"expected rows with input, .* found rxn, year"):
+        read_instructions(tmp_path, [{"rxn": "C>>O", "year": 1}])
+
+
 def read_reactions(path, **columns):
     return list(read_rows(data_config(path, source="reactions", columns=columns), seed=0))
 
