@@ -110,11 +110,13 @@ def published_similarity(answers: Answers) -> NDArray[np.float64]:
         score is the ratio of the two sums.
     """
     valid = published_valid(answers)
+    fingerprints = _Fingerprints(radius=PUBLISHED_RADIUS, num_bits=PUBLISHED_BITS)
     scores = np.zeros((len(valid), 2))
     for row in np.flatnonzero(valid).tolist():
         answer, truth = answers.first[row], answers.truths[row]
         exact = _same_texts(answer, truth)
-        scores[row] = [1.0 if exact else _one_way_similarity(answer, truth), 1.0]
+        similarity = 1.0 if exact else _one_way_similarity(answer, truth, fingerprints)
+        scores[row] = [similarity, 1.0]
     return scores
 
 
@@ -280,11 +282,15 @@ def _same_texts(answer: str, truth: str) -> bool:
 
 
 def _is_readable(answer: str) -> bool:
-    return all(_parse(text) is not None for text in answer.split("."))
+    return all(_is_readable_molecule(text) for text in answer.split("."))
 
 
-def _one_way_similarity(answer: str, truth: str) -> float:
-    fingerprints = _Fingerprints(radius=PUBLISHED_RADIUS, num_bits=PUBLISHED_BITS)
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _is_readable_molecule(text: str) -> bool:
+    return _parse(text) is not None
+
+
+def _one_way_similarity(answer: str, truth: str, fingerprints: "_Fingerprints") -> float:
     answered = [bits for text in answer.split(".") if (bits := fingerprints.of(text)) is not None]
     right = [bits for text in truth.split(".") if (bits := fingerprints.of(text)) is not None]
     if not answered or not right:

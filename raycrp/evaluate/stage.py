@@ -57,7 +57,7 @@ def run_evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
         "rows_in": rows_in,
         "rows_out": rows_out,
         "rejected": 0,
-        "left_out": rows_in - rows_out,
+        "not_sampled": rows_in - rows_out,
         "seconds": seconds,
         "scores": scores_as_json(scores),
     }
