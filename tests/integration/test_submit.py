@@ -9,7 +9,7 @@ from ray.job_submission import JobSubmissionClient
 from ray_head import TOKEN, Head, ray_command
 
 from raycrp.errors import ClusterError
-from raycrp.submit import SubmitOptions, submit_entrypoint
+from raycrp.submit import SubmitOptions, plain_command, submit_entrypoint
 
 pytestmark = pytest.mark.integration
 
@@ -98,16 +98,14 @@ def test_a_job_can_be_left_alone_and_stopped(send, client):
         time.sleep(0.2)
 
 
-def test_the_plain_command_does_the_same(send, head, tree, client):
-    outcome, shown = send("sleep", "300", waits=False)
-    client.stop_job(outcome.submission_id)
-    words = shlex.split(shown.splitlines()[0])
+def test_the_plain_command_does_the_same(head, tree, client):
+    options = SubmitOptions(working_dir=tree)
     command = ["python", "job.py", str(tree.parent)]
-    words = [*words[1 : words.index("--no-wait")], "--", *command]
-    words[words.index("--submission-id") + 1] = "plain"
-    assert words[:3] == ["ray", "job", "submit"]
+    line = plain_command(command, address=head.address, job_id="plain", options=options)
+    token_mode, ray, *words = shlex.split(line)
+    assert (token_mode, ray) == ("RAY_AUTH_MODE=token", "ray")
     result = subprocess.run(
-        ray_command(*words[1:]),
+        ray_command(*words),
         env=head.environment,
         capture_output=True,
         text=True,
