@@ -11,7 +11,14 @@ from typing import Annotated, Any, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from yaml import YAMLError
 
 from raycrp.errors import ConfigError
@@ -94,6 +101,13 @@ class Scope(StrEnum):
 
     TASK = "task"
     REACTION = "reaction"
+
+
+class Search(StrEnum):
+    """How the pairs of encoding and N are searched."""
+
+    GRID = "grid"
+    HALVING = "halving"
 
 
 class SelectionRule(StrEnum):
@@ -327,6 +341,11 @@ class ElicitConfig(Section):
     scope: Scope = Scope.TASK
     """``task`` clusters each task's rows (the paper); ``reaction`` clusters each reaction once, so
     that a type means the same in all tasks, and names it from each task's own input."""
+    search: Search = Search.GRID
+    """``grid`` carries out every trial; ``halving`` first probes all with a head on the shared
+    vectors and one round, and carries out the best encodings of each N alone."""
+    survivors: int = Field(default=1, ge=1)
+    """Encodings of each N that survive the probes of ``halving``."""
     rule: SelectionRule = SelectionRule.ACCURACY
     """Which trial is the best."""
     accuracy_floor: float = Field(default=0.70, ge=0, le=1)
@@ -377,6 +396,12 @@ class ElicitConfig(Section):
                 f"(max_rounds={self.max_rounds}) gives each task an encoder of its own; "
                 "set max_rounds to 1"
             )
+        is_probe = self.labeler is LabelerKind.HEAD and self.max_rounds == 1
+        if self.search is Search.HALVING and is_probe:
+            raise ValueError(
+                "search 'halving' probes with labeler 'head' and one round, which these settings "
+                "ask for themselves; set search to 'grid', or max_rounds above 1, or labeler 't5'"
+            )
         if self.cross_fit_folds == 1:
             raise ValueError("cross_fit_folds must be 0 or at least 2, found 1")
         return self
@@ -419,8 +444,11 @@ class TrainConfig(Section):
 
     launcher: Annotated[Launcher, EXECUTION] = Launcher.RAY
     """Ray Train workers, or one plain process for debugging."""
-    num_workers: Annotated[int, EXECUTION] = Field(default=1, ge=1)
-    """Training workers."""
+    num_workers: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], EXECUTION] = 1
+    """Training workers, or ``[least, most]`` where the cluster may shrink and grow."""
+    resize_interval_s: Annotated[float, EXECUTION] = Field(default=300, gt=0)
+    """Seconds between looks for added nodes, where ``num_workers`` is a range; a resize goes back
+    to the newest checkpoint."""
     cpus_per_worker: Annotated[float, EXECUTION] = Field(default=1, gt=0)
     """CPUs of each worker."""
     use_gpu: Annotated[bool, EXECUTION] = False
@@ -452,6 +480,11 @@ class TrainConfig(Section):
     """Decoupled weight decay of AdamW; norms and biases are left out."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    """Share of a target token's probability spread over all tokens."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is what is validated and exported; the
+    weights themselves are if unset."""
     max_epochs: int = Field(default=40, ge=1)
     """Passes over the training rows at most."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -459,19 +492,42 @@ class TrainConfig(Section):
     patience: int = Field(default=2, ge=1)
     """Validations without a lower loss before training stops."""
     eval_every_steps: int | None = Field(default=None, ge=1)
-    """Steps between validations and checkpoints; one epoch if unset."""
+    """Steps between validations, each with a checkpoint; one epoch if unset."""
+    checkpoint_every_steps: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
+    """Steps between further checkpoints; none if unset."""
+    checkpoint_every_s: Annotated[float | None, EXECUTION] = Field(default=600, gt=0)
+    """Seconds after which there is a further checkpoint; none if null."""
     log_every_steps: Annotated[int, EXECUTION] = Field(default=10, ge=1)
     """Steps between two lines of metrics."""
     max_validation_rows: int = Field(default=2_000, ge=1)
     """Validation rows scored each time."""
     precision: Precision = Precision.AUTO
-    """Number format: ``auto`` takes bf16 where the GPU has it, else fp32."""
+    """Number format: ``auto`` takes bf16 where the GPU has it, fp16 on older GPUs (fp32 weights,
+    the layers that overflow kept in fp32), and fp32 on CPUs."""
     max_input_tokens: int = Field(default=512, ge=8)
     """Prompts longer than this are dropped from training, and counted."""
     max_output_tokens: int = Field(default=256, ge=8)
     """Targets longer than this are dropped from training, and counted."""
     num_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints kept beside the best."""
+
+    @property
+    def min_workers(self) -> int:
+        """Workers at least."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """Workers at most."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(
+                f"num_workers [{self.min_workers}, {self.max_workers}] must be [least, most]"
+            )
+        return self
 
 
 class EvaluateConfig(Section):

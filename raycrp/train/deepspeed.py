@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from raycrp.config import Decay, Precision
-from raycrp.errors import TrainError
 
 _ADAM_BETAS = (0.9, 0.999)
 
@@ -145,20 +144,6 @@ def decay_groups(model: torch.nn.Module, *, weight_decay: float) -> list[dict[st
         {"params": decayed, "weight_decay": weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
-
-
-def resolve_precision(precision: Precision, *, use_gpu: bool) -> Precision:
-    """The number format that ``auto`` stands for on this worker.
-
-    Raises:
-        TrainError: If the format cannot be had here.
-    """
-    if precision is Precision.AUTO:
-        has_bf16 = use_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        return Precision.BF16 if has_bf16 else Precision.FP32
-    if precision is Precision.FP16:
-        raise TrainError("train.precision 'fp16' is not offered yet; use 'auto', 'fp32' or 'bf16'")
-    return precision
 
 
 def learning_rate_at(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,23 @@ from raycrp.train.checkpoint import (
 )
 
 _STATE_TAG = "state"
-_PROGRESS_FILE = "progress.json"
-_TENSORS_FILE = "instructions.safetensors"
+_PROGRESS_FILE = "state.json"
+_TENSORS_FILE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedState:
+    """What a checkpoint keeps beside the engine's own state.
+
+    Args:
+        progress: How far training was.
+        tensors: State of the instructions and of the weights' average.
+        notes: Other state that is JSON-ready.
+    """
+
+    progress: Progress
+    tensors: Mapping[str, torch.Tensor]
+    notes: Mapping[str, Any]
 
 
 def save_training(
@@ -36,6 +51,7 @@ def save_training(
     *,
     progress: Progress,
     tensors: Mapping[str, Any],
+    notes: Mapping[str, Any],
     rank: int,
     world_size: int,
     digest: str,
@@ -45,7 +61,8 @@ def save_training(
     Args:
         engine: The DeepSpeed engine.
         progress: How far training is.
-        tensors: State of the instructions, the same on every worker.
+        tensors: Other state, the same on every worker.
+        notes: Other state that is JSON-ready.
         rank: Number of this worker.
         world_size: Number of workers.
         digest: Of the model's configuration and the tokenizer.
@@ -56,7 +73,8 @@ def save_training(
     folder = Path(tempfile.mkdtemp(prefix="raycrp-checkpoint-"))
     engine.save_checkpoint(str(folder), tag=_STATE_TAG)
     if rank == 0:
-        (folder / _PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
+        state = {"progress": asdict(progress), "notes": dict(notes)}
+        (folder / _PROGRESS_FILE).write_text(json.dumps(state))
         save_file(dict(tensors), folder / _TENSORS_FILE)
     write_manifest(
         folder, step=progress.step, rank=rank, world_size=world_size, model_digest=digest
@@ -89,9 +107,7 @@ def agreed_checkpoint(
     return found[0]
 
 
-def load_training(
-    engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool
-) -> tuple[Progress, dict[str, Any]]:
+def load_training(engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool) -> "LoadedState":
     """Load the state of training into an engine; every worker calls this.
 
     Args:
@@ -100,18 +116,18 @@ def load_training(
         is_resized: Whether it is to be loaded by way of a universal checkpoint.
 
     Returns:
-        How far training was, and the state of the instructions.
+        What is kept beside the engine's own state.
     """
     with checkpoint.stored.as_local_dir() as folder:
         source = _universal_copy(folder) if is_resized else folder
         # A pickle: only ever read from this run's own storage.
         engine.load_checkpoint(str(source), tag=_STATE_TAG, load_lr_scheduler_states=False)
-        progress = Progress(**json.loads((folder / _PROGRESS_FILE).read_text()))
+        state = json.loads((folder / _PROGRESS_FILE).read_text())
         tensors = load_file(folder / _TENSORS_FILE)
         dist.barrier()
         if is_resized and _is_first_of_node():
             shutil.rmtree(source)
-    return progress, tensors
+    return LoadedState(Progress(**state["progress"]), tensors, state["notes"])
 
 
 def needs_resize(checkpoint: GoodCheckpoint, *, zero_stage: int, world_size: int) -> bool:

@@ -37,6 +37,9 @@ class Session(Protocol):
             folder: What this worker saved; removed afterwards.
         """
 
+    def is_node_leaving(self) -> bool:
+        """Whether a node of this training is about to go; every worker calls this."""
+
 
 class RaySession:
     """A worker of Ray Train.
@@ -80,6 +83,12 @@ class RaySession:
         ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
         shutil.rmtree(folder, ignore_errors=True)
 
+    def is_node_leaving(self) -> bool:
+        """Whether Ray drains one of the nodes."""
+        import ray.train
+
+        return ray.train.get_preemption_info() is not None
+
 
 class LocalSession:
     """The only worker, in this process.
@@ -108,3 +117,7 @@ class LocalSession:
         names = [n for n in self._run.list_names(LOCAL_DIR) if n.startswith("checkpoint_")]
         for name in names[: -self._num_checkpoints]:
             self._run.delete(f"{LOCAL_DIR}/{name}")
+
+    def is_node_leaving(self) -> bool:
+        """Never: this machine is all there is."""
+        return False

@@ -23,9 +23,10 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
         Rows in and out, steps, validation scores, seconds, and the training curve.
     """
     from raycrp.train.export import export_model
+    from raycrp.train.setup import WorkerSettings
     from raycrp.train.tokens import SpellingSettings, write_tokens
     from raycrp.train.trainer import train_model
-    from raycrp.train.worker import METRICS_FILE, RESULT_FILE, WorkerSettings
+    from raycrp.train.worker import METRICS_FILE, RESULT_FILE
 
     started = time.monotonic()
     section = config.prompt

@@ -9,7 +9,8 @@ from raycrp.config import Launcher, TrainConfig
 from raycrp.errors import ClusterError, RaycrpError, TrainError
 from raycrp.run import RunFolder
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession
-from raycrp.train.worker import WorkerSettings, run_worker
+from raycrp.train.setup import WorkerSettings
+from raycrp.train.worker import run_worker
 
 FAILURE_FILE = "train/failure.json"
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -52,14 +53,7 @@ def _train_on_ray(settings: WorkerSettings) -> None:
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"settings": settings},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=train.num_workers,
-            use_gpu=train.use_gpu,
-            resources_per_worker={
-                "CPU": train.cpus_per_worker,
-                **({"GPU": 1} if train.use_gpu else {}),
-            },
-        ),
+        scaling_config=ray.train.ScalingConfig(**_scaling(train)),
         torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo"),
         run_config=ray.train.RunConfig(
             name=RAY_RUN_NAME,
@@ -74,6 +68,16 @@ def _train_on_ray(settings: WorkerSettings) -> None:
         raise TrainError(f"training failed: {_first_lines(error)}") from error
     if settings.run.exists(FAILURE_FILE):
         raise TrainError(settings.run.read_json(FAILURE_FILE)["message"])
+
+
+def _scaling(train: TrainConfig) -> dict[str, Any]:
+    resources = {"CPU": train.cpus_per_worker, **({"GPU": 1.0} if train.use_gpu else {})}
+    return {
+        "num_workers": train.num_workers,
+        "use_gpu": train.use_gpu,
+        "resources_per_worker": resources,
+        "elastic_resize_monitor_interval_s": train.resize_interval_s,
+    }
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
@@ -106,13 +110,13 @@ def _check_resources(train: TrainConfig) -> None:
     import ray
 
     total = ray.cluster_resources()
-    needed = {"CPU": train.cpus_per_worker * train.num_workers}
+    needed = {"CPU": train.cpus_per_worker * train.min_workers}
     if train.use_gpu:
-        needed["GPU"] = train.num_workers
+        needed["GPU"] = train.min_workers
     for kind, amount in needed.items():
         if amount > total.get(kind, 0):
             raise ClusterError(
-                f"training asks for {amount:g} {kind} ({train.num_workers} workers), the cluster "
+                f"training asks for {amount:g} {kind} ({train.min_workers} workers), the cluster "
                 f"has {total.get(kind, 0):g}; lower train.num_workers or add nodes"
             )
 

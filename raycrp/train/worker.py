@@ -1,44 +1,34 @@
 """What one training worker runs, top to bottom; the same under Ray Train and in one process."""
 
 import logging
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
-from raycrp.config import InstructionChoice, TrainConfig
+from raycrp.config import Precision
 from raycrp.errors import TrainError
-from raycrp.model.t5 import load_backbone, num_parameters
-from raycrp.prompt.stage import LLM_CRP_DIR
-from raycrp.run import RunFolder
-from raycrp.schemas import Split
+from raycrp.metrics import observe, set_gauge, set_training
 from raycrp.tracking import Tracker
-from raycrp.train.batches import IGNORED_LABEL, Batch, SpecialIds, batch_shape
+from raycrp.train.attempts import StepGuard
+from raycrp.train.averaging import WeightAverage
+from raycrp.train.batches import IGNORED_LABEL, Batch
 from raycrp.train.checkpoint import Progress
-from raycrp.train.deepspeed import (
-    OptimizerSettings,
-    build_engine,
-    learning_rate_at,
-    resolve_precision,
-)
+from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.instructions import Instructions
 from raycrp.train.meter import Meter
-from raycrp.train.resume import (
-    agreed_checkpoint,
-    load_training,
-    model_digest,
-    needs_resize,
-    save_training,
-    save_weights,
-)
-from raycrp.train.rows import Rows, Schedule
+from raycrp.train.precision import LossScale
+from raycrp.train.resume import load_training, save_training, save_weights
 from raycrp.train.session import Session
-from raycrp.train.tokens import IntArray, PrefixTable, plain_ids
-from raycrp.train.validation import chosen_rows, validate
+from raycrp.train.setup import WorkerSettings, build_parts
+from raycrp.train.tokens import IntArray
+from raycrp.train.validation import validate
 
 BEST_DIR = "train/best"
 METRICS_FILE = "train/metrics.jsonl"
@@ -46,25 +36,6 @@ RESULT_FILE = "train/result.json"
 EVENTS_DIR = "tensorboard/train"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """All that a worker needs to know; picklable.
-
-    Args:
-        run: The run folder, with the token tables written.
-        train: Settings of training.
-        instruction: How instructions are chosen.
-        refresh_steps: Steps between refreshes of live instructions; None for none.
-        seed: Seed of order and dropout.
-    """
-
-    run: RunFolder
-    train: TrainConfig
-    instruction: InstructionChoice
-    refresh_steps: int | None
-    seed: int
 
 
 def run_worker(settings: WorkerSettings, *, session: Session) -> Progress:
@@ -82,10 +53,12 @@ def run_worker(settings: WorkerSettings, *, session: Session) -> Progress:
     with worker.tracking():
         while not worker.progress.stop_reason:
             worker.train_step()
-            if worker.is_due():
+            if worker.is_validation_due():
                 worker.validate()
                 worker.save()
-    worker.write_result()
+            elif worker.is_save_due():
+                worker.save()
+    worker.finish()
     return worker.progress
 
 
@@ -100,51 +73,67 @@ class Worker:
     def __init__(self, settings: WorkerSettings, *, session: Session) -> None:
         self._settings = settings
         self._session = session
+        self._parts = build_parts(settings, session=session)
+        self._engine = self._parts.engine
+        self._rows = self._parts.rows
+        self._schedule = self._parts.schedule
         self.progress = Progress()
-        self._find_checkpoint()
-        self._load_model()
-        self._load_rows()
         self._instructions = Instructions(
             self._rows.table,
             choice=settings.instruction,
             refresh_steps=settings.refresh_steps,
         )
+        is_fp16 = self._parts.precision is Precision.FP16
+        self._loss_scale = LossScale() if is_fp16 else None
+        decay = settings.train.ema_decay
+        module = self._engine.module
+        self._average = None if decay is None else WeightAverage(module, decay=decay)
         self._meter = Meter(world_size=session.world_size, device=self._engine.device)
+        self._guard = StepGuard(settings.run, rank=session.rank, rows_of=self._row_ids)
+        self._metrics: dict[str, float] = {}
         self._tracker: Tracker | None = None
+        self._saved_at = time.monotonic()
+        self._has_answered_notice = False
 
     def restore(self) -> None:
         """Go on from the newest good checkpoint, if there is one."""
-        if self._checkpoint is None:
-            return
-        self.progress, tensors = load_training(
-            self._engine, self._checkpoint, is_resized=self._is_resized
-        )
-        self._instructions.load_state(tensors)
-        if self._session.rank == 0:
-            logger.info("going on after step %d of %d", self.progress.step, self._num_steps)
+        if self._parts.checkpoint is not None:
+            loaded = load_training(
+                self._engine, self._parts.checkpoint, is_resized=self._parts.is_resized
+            )
+            self.progress = loaded.progress
+            self._instructions.load_state(loaded.tensors)
+            if self._average is not None:
+                self._average.load_state(loaded.tensors)
+            if self._loss_scale is not None:
+                self._loss_scale = LossScale(**loaded.notes["loss_scale"])
+            self._say("going on after step %d of %d", self.progress.step, self._parts.num_steps)
+        if not self.progress.stop_reason:
+            self._guard.start()
 
     @contextmanager
     def tracking(self) -> Iterator[None]:
         """Metrics are recorded inside the block, by the first worker."""
-        if self._session.rank != 0:
-            yield
-            return
-        with Tracker(
-            self._settings.run,
-            path=METRICS_FILE,
-            events_dir=EVENTS_DIR,
-            start_step=self.progress.step,
-        ) as self._tracker:
+        with ExitStack() as stack:
+            if self._session.rank == 0:
+                tracker = Tracker(
+                    self._settings.run,
+                    path=METRICS_FILE,
+                    events_dir=EVENTS_DIR,
+                    start_step=self.progress.step,
+                )
+                self._tracker = stack.enter_context(tracker)
             yield
 
     def train_step(self) -> None:
         """One optimiser step on one global batch."""
         step = self.progress.step
-        parts = self._schedule.micro_batches(step)
-        self._prepare_instructions(step, parts)
+        self._guard.enter(step)
         epoch = self._schedule.epoch(step)
+        parts = self._schedule.micro_batches(step)
         num_targets = sum(self._rows.count_targets(part, spelling=epoch) for part in parts)
-        self._set_learning_rate(step)
+        self._prepare_instructions(step, parts)
+        self._set_rates(step)
         for number in self._numbers(len(parts)):
             torch.manual_seed(_micro_seed(self._settings.seed, step, number))
             batch = self._batch(parts, number, spelling=epoch)
@@ -157,121 +146,98 @@ class Worker:
         self._engine.step()
         self._meter.end_step(num_rows=sum(map(len, parts)), num_targets=num_targets)
         self.progress = replace(self.progress, step=step + 1)
-        if self.progress.step % self._settings.train.log_every_steps == 0:
-            self._log(parts)
+        self._after_step(len(parts))
 
-    def is_due(self) -> bool:
-        """Whether it is time to validate and to save."""
+    def is_validation_due(self) -> bool:
+        """Whether it is time to validate."""
         step = self.progress.step
-        return step % self._eval_every == 0 or step == self._num_steps
+        return step % self._parts.eval_every == 0 or step == self._parts.num_steps
+
+    def is_save_due(self) -> bool:
+        """Whether it is time for a checkpoint between validations; the same on every worker."""
+        train, step = self._settings.train, self.progress.step
+        if train.checkpoint_every_steps and step % train.checkpoint_every_steps == 0:
+            return True
+        if step % train.log_every_steps:
+            return False
+        return self._is_time_up() or self._is_new_notice()
 
     def validate(self) -> None:
         """Score the validation rows; keep the best weights, and decide whether to go on."""
-        metrics = validate(
-            self._engine,
-            rows=self._validation,
-            chosen=self._validation_rows,
-            tokenizer=self._tokenizer,
-            is_live=self._instructions.is_live,
-            rank=self._session.rank,
-            world_size=self._session.world_size,
-            token_budget=self._settings.train.token_budget,
-        )
         self._meter.pause()
-        self.progress = next_progress(
-            self.progress,
-            loss=metrics["validation_loss"],
-            num_steps=self._num_steps,
-            patience=self._settings.train.patience,
-        )
-        if self.progress.best_step == self.progress.step:
-            save_weights(self._engine, run=self._settings.run, target=BEST_DIR, source=self._folder)
+        with self._averaged():
+            metrics = validate(
+                self._engine,
+                rows=self._parts.validation,
+                chosen=self._parts.validation_rows,
+                tokenizer=self._parts.tokenizer,
+                is_live=self._instructions.is_live,
+                rank=self._session.rank,
+                world_size=self._session.world_size,
+                token_budget=self._settings.train.token_budget,
+            )
+            self.progress = next_progress(
+                self.progress,
+                loss=metrics["validation_loss"],
+                num_steps=self._parts.num_steps,
+                patience=self._settings.train.patience,
+            )
+            if self.progress.best_step == self.progress.step:
+                save_weights(
+                    self._engine,
+                    run=self._settings.run,
+                    target=BEST_DIR,
+                    source=self._parts.folder,
+                )
         self._track(metrics)
         self._metrics = metrics
-        if self._session.rank == 0:
-            logger.info("%s", self._meter.validation_line(self.progress, metrics))
+        self._say("%s", self._meter.validation_line(self.progress, metrics))
+        self._meter.resume()
 
     def save(self) -> None:
         """Hand a checkpoint to the launcher."""
+        self._meter.pause()
+        started = time.monotonic()
         self._instructions.gather()
+        tensors = self._instructions.state()
+        if self._average is not None:
+            tensors |= self._average.state()
+        notes = {} if self._loss_scale is None else {"loss_scale": asdict(self._loss_scale)}
         folder = save_training(
             self._engine,
             progress=self.progress,
-            tensors=self._instructions.state(),
+            tensors=tensors,
+            notes=notes,
             rank=self._session.rank,
             world_size=self._session.world_size,
-            digest=self._digest,
+            digest=self._parts.digest,
         )
         self._session.report(self._metrics, step=self.progress.step, folder=folder)
+        self._saved_at = time.monotonic()
+        if self._session.rank == 0:
+            run = self._settings.run.name
+            observe("raycrp_checkpoint_seconds", self._saved_at - started, run=run)
+            set_gauge("raycrp_checkpoint_time_seconds", time.time(), run=run)
         self._meter.resume()
 
-    def write_result(self) -> None:
+    def finish(self) -> None:
         """Say in the run folder how training ended; the first worker does."""
+        self._guard.finish()
         if self._session.rank == 0:
             result = {
                 **asdict(self.progress),
-                "num_steps": self._num_steps,
+                "num_steps": self._parts.num_steps,
                 "steps_per_epoch": self._schedule.steps_per_epoch,
                 "num_rows": len(self._rows.kept),
                 "num_too_long": self._rows.num_too_long,
-                "num_validation_too_long": self._validation.num_too_long,
                 "num_spellings": self._rows.num_spellings,
                 "num_aligned": self._rows.table.num_aligned,
-                "num_validation_rows": len(self._validation_rows),
-                "num_parameters": self._num_parameters,
+                "num_validation_rows": len(self._parts.validation_rows),
+                "num_validation_too_long": self._parts.validation.num_too_long,
+                "num_parameters": self._parts.num_parameters,
+                "precision": self._parts.precision.value,
             }
             self._settings.run.write_json(RESULT_FILE, result)
-
-    def _find_checkpoint(self) -> None:
-        self._folder = self._settings.run.local_dir(LLM_CRP_DIR)
-        self._digest = model_digest(self._folder)
-        self._checkpoint = agreed_checkpoint(
-            self._session.checkpoints(), model_digest=self._digest, rank=self._session.rank
-        )
-        self._is_resized = self._checkpoint is not None and needs_resize(
-            self._checkpoint,
-            zero_stage=self._settings.train.zero_stage,
-            world_size=self._session.world_size,
-        )
-
-    def _load_model(self) -> None:
-        train = self._settings.train
-        model, self._tokenizer = load_backbone(self._folder)
-        self._num_parameters = num_parameters(model)
-        self._start_id = int(model.config.decoder_start_token_id)
-        self._shape = batch_shape(
-            train.batch_size,
-            micro_batch_size=train.micro_batch_size,
-            num_workers=train.num_workers,
-            token_budget=train.token_budget,
-        )
-        self._engine = build_engine(
-            model.train(),
-            optimizer=OptimizerSettings(
-                train.learning_rate, train.weight_decay, train.gradient_clip
-            ),
-            zero_stage=train.zero_stage,
-            micro_batch_size=train.batch_size // self._shape.num_micro,
-            precision=resolve_precision(train.precision, use_gpu=train.use_gpu),
-            load_universal=self._is_resized,
-        )
-
-    def _load_rows(self) -> None:
-        settings, train = self._settings, self._settings.train
-        prefixes = PrefixTable(self._tokenizer)
-        special = special_ids(self._tokenizer, start=self._start_id)
-        self._rows, self._validation = (
-            Rows(settings.run, split=split, prefixes=prefixes, special=special, train=train)
-            for split in (Split.TRAIN, Split.VALIDATION)
-        )
-        self._validation_rows = chosen_rows(
-            self._validation, max_rows=train.max_validation_rows, seed=settings.seed
-        )
-        self._schedule = Schedule(self._rows, shape=self._shape, seed=settings.seed)
-        self._num_steps = train.max_epochs * self._schedule.steps_per_epoch
-        if train.max_steps is not None:
-            self._num_steps = min(self._num_steps, train.max_steps)
-        self._eval_every = train.eval_every_steps or self._schedule.steps_per_epoch
 
     def _numbers(self, num_parts: int) -> range:
         # Every worker takes as many micro batches as any other; those past the end count nothing.
@@ -303,6 +269,7 @@ class Worker:
             batch.labels.to(device).flatten(),
             ignore_index=IGNORED_LABEL,
             reduction="sum",
+            label_smoothing=self._settings.train.label_smoothing,
         )
         return loss, output.encoder_last_hidden_state
 
@@ -312,36 +279,51 @@ class Worker:
         if not self._instructions.needs_refresh(step):
             return
         encoder = self._engine.module.get_encoder()
-        self._instructions.refresh(encoder, tokenizer=self._tokenizer)
+        self._instructions.refresh(encoder, tokenizer=self._parts.tokenizer)
         if self._instructions.is_exact:
             mine = [parts[n] for n in self._numbers(len(parts)) if n < len(parts)]
             self._instructions.choose(
                 encoder,
                 rows=np.concatenate(mine),
                 collator=self._rows.collate,
-                pad_id=self._tokenizer.pad_token_id,
+                pad_id=self._parts.tokenizer.pad_token_id,
             )
 
-    def _set_learning_rate(self, step: int) -> None:
+    def _set_rates(self, step: int) -> None:
         train = self._settings.train
         self._learning_rate = learning_rate_at(
             step,
-            num_steps=self._num_steps,
-            warmup_steps=round(train.warmup_fraction * self._num_steps),
+            num_steps=self._parts.num_steps,
+            warmup_steps=round(train.warmup_fraction * self._parts.num_steps),
             peak=train.learning_rate,
             decay=train.decay,
         )
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self._learning_rate
+        if self._loss_scale is not None:
+            self._engine.optimizer.override_loss_scale(self._loss_scale.scale)
 
-    def _log(self, parts: list[IntArray]) -> None:
+    def _after_step(self, num_parts: int) -> None:
+        if self._average is not None:
+            self._average.update(self._engine.module, step=self.progress.step)
+        if self._loss_scale is not None:
+            has_overflow = bool(self._engine.optimizer.overflow)
+            self._loss_scale = self._loss_scale.updated(has_overflow=has_overflow)
+        if self.progress.step % self._settings.train.log_every_steps == 0:
+            self._log(num_parts)
+
+    def _log(self, num_parts: int) -> None:
         metrics = self._meter.read()
         metrics["learning_rate"] = self._learning_rate
+        metrics["epoch"] = self.progress.step / self._schedule.steps_per_epoch
+        metrics["micro_batches"] = num_parts
+        metrics["workers"] = self._session.world_size
         norm = self._engine.get_global_grad_norm()
         if norm is not None:  # ZeRO 0 in fp32 clips without telling the norm.
             metrics["gradient_norm"] = float(norm)
-        metrics["epoch"] = self.progress.step / self._schedule.steps_per_epoch
-        metrics["micro_batches"] = len(parts)
+        if self._loss_scale is not None:
+            metrics["loss_scale"] = self._loss_scale.scale
+            metrics["skipped_steps"] = self._loss_scale.total_skipped
         if self._instructions.is_live:
             metrics["instruction_entropy"] = self._instructions.entropy_bits(self._rows.kept)
         self._track(metrics)
@@ -350,12 +332,47 @@ class Worker:
                 f"the loss is {metrics['loss']} at step {self.progress.step}; lower "
                 "train.learning_rate or use train.precision fp32"
             )
-        if self._session.rank == 0 and self._meter.is_line_due():
-            logger.info("%s", self._meter.progress_line(self.progress, metrics, self._num_steps))
+        if self._meter.is_line_due():
+            line = self._meter.progress_line(self.progress, metrics, self._parts.num_steps)
+            self._say("%s", line)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        if self._average is None:
+            yield
+            return
+        with self._average.applied(self._engine.module):
+            yield
+
+    def _is_time_up(self) -> bool:
+        limit = self._settings.train.checkpoint_every_s
+        is_up = limit is not None and time.monotonic() - self._saved_at >= limit
+        # The first worker's clock decides for all.
+        flag = torch.tensor([int(is_up)], device=self._engine.device)
+        dist.broadcast(flag, src=0)
+        return bool(flag.item())
+
+    def _is_new_notice(self) -> bool:
+        is_leaving = self._session.is_node_leaving()
+        is_new = is_leaving and not self._has_answered_notice
+        self._has_answered_notice = is_leaving
+        if is_new:
+            self._say("a node is about to leave: saving at step %d", self.progress.step)
+        return is_new
+
+    def _row_ids(self, step: int) -> list[int]:
+        parts = self._schedule.micro_batches(step)
+        ids: list[int] = self._rows.table.row_ids[np.concatenate(parts)].tolist()
+        return sorted(ids)
 
     def _track(self, metrics: dict[str, float]) -> None:
         if self._tracker is not None:
             self._tracker.log(self.progress.step, metrics)
+            set_training(self.progress.step, metrics, run=self._settings.run.name)
+
+    def _say(self, message: str, *values: Any) -> None:
+        if self._session.rank == 0:
+            logger.info(message, *values)
 
 
 def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: int) -> Progress:
@@ -376,22 +393,6 @@ def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: 
     if progress.step >= num_steps:
         return replace(progress, stop_reason="all steps done")
     return progress
-
-
-def special_ids(tokenizer: Any, *, start: int) -> SpecialIds:
-    """Ids that batches need, from a tokenizer.
-
-    Args:
-        tokenizer: LLM-CRP's tokenizer.
-        start: First token of every answer.
-    """
-    with_blank, without = plain_ids(tokenizer, [" C", "C"])
-    return SpecialIds(
-        pad=tokenizer.pad_token_id,
-        eos=tokenizer.eos_token_id,
-        start=start,
-        blank=with_blank[0] if len(with_blank) > len(without) else None,
-    )
 
 
 def _micro_seed(seed: int, step: int, number: int) -> int:

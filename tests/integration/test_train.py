@@ -16,8 +16,9 @@ from raycrp.tracking import read_metrics
 from raycrp.train.checkpoint import stored_checkpoints
 from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
+from raycrp.train.setup import WorkerSettings
 from raycrp.train.trainer import join_single_process_group, train_model
-from raycrp.train.worker import METRICS_FILE, RESULT_FILE, WorkerSettings, run_worker
+from raycrp.train.worker import METRICS_FILE, RESULT_FILE, run_worker
 
 pytestmark = pytest.mark.integration
 
@@ -229,6 +230,40 @@ def test_export_is_a_model_that_transformers_loads(unbroken):
     assert "Not evaluated yet" in card
     write_model_card(unbroken.run, scores={"forward": {"exact_match": 0.625}})
     assert "| forward | 0.625 |" in (folder / "README.md").read_text()
+
+
+def test_fp16_trains_like_fp32(unbroken, start):
+    settings = start(precision="fp16")
+    train_until_killed(settings, at_step=8)
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=0.02)
+    lines = read_metrics(settings.run, METRICS_FILE)
+    assert lines[0]["loss_scale"] == 2.0**16
+    assert lines[-2]["skipped_steps"] == 0
+    assert settings.run.read_json(RESULT_FILE)["precision"] == "fp16"
+
+
+def test_averaged_weights_are_validated_and_resumed(unbroken, start):
+    whole, broken = start("whole", ema_decay=0.8), start("broken", ema_decay=0.8)
+    train_model(whole)
+    train_until_killed(broken, at_step=8)
+    train_model(broken)
+    assert_same_curve(loss_curve(broken), loss_curve(whole), tolerance=1e-6)
+    assert loss_curve(whole)[14, "loss"] == loss_curve(unbroken)[14, "loss"]
+    assert loss_curve(whole)[14, "validation_loss"] != loss_curve(unbroken)[14, "validation_loss"]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"precision": "fp16", "zero_stage": 0}, "fp16 needs train.zero_stage 1, 2 or 3"),
+        ({"ema_decay": 0.9, "zero_stage": 3}, "ema_decay needs whole weights"),
+        ({"num_workers": 3}, r"batch_size \(16\) does not divide among 3 workers"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(start, train, message):
+    with pytest.raises(TrainError, match=message):
+        train_model(start(**train))
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@ import pytest
 import torch
 
 from raycrp.config import Decay, Precision
-from raycrp.errors import TrainError
 from raycrp.train.deepspeed import (
     decay_groups,
     deepspeed_settings,
     learning_rate_at,
-    resolve_precision,
 )
 
 
@@ -66,9 +64,3 @@ def test_settings_name_the_zero_stage_and_keep_our_optimizer():
     assert settings["gradient_clipping"] == 0.5
     assert settings["bf16"] == {"enabled": True}
     assert settings["zero_force_ds_cpu_optimizer"] is False
-
-
-def test_auto_precision_is_fp32_without_a_gpu():
-    assert resolve_precision(Precision.AUTO, use_gpu=False) is Precision.FP32
-    with pytest.raises(TrainError, match="fp16"):
-        resolve_precision(Precision.FP16, use_gpu=False)

@@ -9,6 +9,7 @@ from raycrp.prompt.templates import compose_prompt, load_templates, prompt_words
 from raycrp.run import RunFolder
 from raycrp.schemas import PROMPTS, Split
 from raycrp.train.batches import Collator
+from raycrp.train.setup import special_ids
 from raycrp.train.tokens import (
     TASKS,
     TOKENS_DIR,
@@ -17,7 +18,6 @@ from raycrp.train.tokens import (
     TokenWriter,
     read_tokens,
 )
-from raycrp.train.worker import special_ids
 
 INPUTS = {
     Task.FORWARD: "CC(=O)Cl.C/C=C\\CN",

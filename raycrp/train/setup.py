@@ -1,0 +1,199 @@
+"""What a worker trains with: model, engine, rows and schedule, built from the settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raycrp.config import InstructionChoice, Precision, TrainConfig
+from raycrp.errors import TrainError
+from raycrp.model.t5 import load_backbone, num_parameters
+from raycrp.prompt.stage import LLM_CRP_DIR
+from raycrp.run import RunFolder
+from raycrp.schemas import Split
+from raycrp.train.batches import BatchShape, SpecialIds, batch_shape
+from raycrp.train.checkpoint import GoodCheckpoint
+from raycrp.train.deepspeed import OptimizerSettings, build_engine
+from raycrp.train.precision import check_gpu_kernels, enable_fp16, resolve_precision
+from raycrp.train.resume import agreed_checkpoint, model_digest, needs_resize
+from raycrp.train.rows import Rows, Schedule
+from raycrp.train.session import Session
+from raycrp.train.tokens import IntArray, PrefixTable, plain_ids
+from raycrp.train.validation import chosen_rows
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that a worker needs to know; picklable.
+
+    Args:
+        run: The run folder, with the token tables written.
+        train: Settings of training.
+        instruction: How instructions are chosen.
+        refresh_steps: Steps between refreshes of live instructions; None for none.
+        seed: Seed of order and dropout.
+    """
+
+    run: RunFolder
+    train: TrainConfig
+    instruction: InstructionChoice
+    refresh_steps: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker trains with.
+
+    Args:
+        folder: LLM-CRP before training.
+        digest: Of its configuration and tokenizer.
+        checkpoint: Where to go on from; None at the start.
+        is_resized: Whether it was saved by another number of workers.
+        engine: The DeepSpeed engine.
+        tokenizer: LLM-CRP's tokenizer.
+        precision: Number format in use.
+        num_parameters: Weights of the model.
+        rows: Training rows.
+        validation: Validation rows.
+        validation_rows: Places of those that are scored.
+        schedule: What each step trains on.
+        num_steps: Steps of the whole training.
+        eval_every: Steps between validations.
+    """
+
+    folder: Path
+    digest: str
+    checkpoint: GoodCheckpoint | None
+    is_resized: bool
+    engine: Any
+    tokenizer: Any
+    precision: Precision
+    num_parameters: int
+    rows: Rows
+    validation: Rows
+    validation_rows: IntArray
+    schedule: Schedule
+    num_steps: int
+    eval_every: int
+
+
+def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
+    """Build what a worker trains with; every worker calls this.
+
+    Args:
+        settings: What to train and how.
+        session: The launcher.
+
+    Raises:
+        TrainError: If the settings, the rows and the machine do not go together.
+    """
+    train = settings.train
+    folder = settings.run.local_dir(LLM_CRP_DIR)
+    digest = model_digest(folder)
+    checkpoint = agreed_checkpoint(session.checkpoints(), model_digest=digest, rank=session.rank)
+    is_resized = checkpoint is not None and needs_resize(
+        checkpoint, zero_stage=train.zero_stage, world_size=session.world_size
+    )
+    shape = batch_shape(
+        train.batch_size,
+        micro_batch_size=train.micro_batch_size,
+        num_workers=train.max_workers,
+        token_budget=train.token_budget,
+    )
+    model, tokenizer = load_backbone(folder)
+    special = special_ids(tokenizer, start=int(model.config.decoder_start_token_id))
+    rows = _load_rows(settings, tokenizer=tokenizer, special=special)
+    schedule = Schedule(rows[Split.TRAIN], shape=shape, seed=settings.seed)
+    precision = worker_precision(train)
+    return Parts(
+        folder=folder,
+        digest=digest,
+        checkpoint=checkpoint,
+        is_resized=is_resized,
+        engine=_load_engine(
+            model, train=train, shape=shape, precision=precision, is_resized=is_resized
+        ),
+        tokenizer=tokenizer,
+        precision=precision,
+        num_parameters=num_parameters(model),
+        rows=rows[Split.TRAIN],
+        validation=rows[Split.VALIDATION],
+        validation_rows=chosen_rows(
+            rows[Split.VALIDATION], max_rows=train.max_validation_rows, seed=settings.seed
+        ),
+        schedule=schedule,
+        num_steps=min(train.max_epochs * schedule.steps_per_epoch, train.max_steps or 2**62),
+        eval_every=train.eval_every_steps or schedule.steps_per_epoch,
+    )
+
+
+def special_ids(tokenizer: Any, *, start: int) -> SpecialIds:
+    """Ids that batches need, from a tokenizer.
+
+    Args:
+        tokenizer: LLM-CRP's tokenizer.
+        start: First token of every answer.
+    """
+    with_blank, without = plain_ids(tokenizer, [" C", "C"])
+    return SpecialIds(
+        pad=tokenizer.pad_token_id,
+        eos=tokenizer.eos_token_id,
+        start=start,
+        blank=with_blank[0] if len(with_blank) > len(without) else None,
+    )
+
+
+def worker_precision(train: TrainConfig) -> Precision:
+    """The number format of this worker, checked against its GPU and the other settings.
+
+    Raises:
+        TrainError: If they do not go together.
+    """
+    capability = None
+    if train.use_gpu:
+        capability = torch.cuda.get_device_capability()
+        check_gpu_kernels(capability, architectures=torch.cuda.get_arch_list())
+    precision = resolve_precision(train.precision, capability=capability)
+    if precision is Precision.FP16 and train.zero_stage == 0:
+        raise TrainError("train.precision fp16 needs train.zero_stage 1, 2 or 3, found 0")
+    if train.ema_decay is not None and train.zero_stage == 3:
+        raise TrainError(
+            "train.ema_decay needs whole weights on each worker, which train.zero_stage 3 does "
+            "not keep; use stage 0, 1 or 2, or leave ema_decay unset"
+        )
+    return precision
+
+
+def _load_rows(
+    settings: WorkerSettings, *, tokenizer: Any, special: SpecialIds
+) -> Mapping[Split, Rows]:
+    prefixes = PrefixTable(tokenizer)
+    return {
+        split: Rows(
+            settings.run, split=split, prefixes=prefixes, special=special, train=settings.train
+        )
+        for split in (Split.TRAIN, Split.VALIDATION)
+    }
+
+
+def _load_engine(
+    model: Any,
+    *,
+    train: TrainConfig,
+    shape: BatchShape,
+    precision: Precision,
+    is_resized: bool,
+) -> Any:
+    if precision is Precision.FP16:
+        enable_fp16(model, device_type="cuda" if train.use_gpu else "cpu")
+    return build_engine(
+        model.train(),
+        optimizer=OptimizerSettings(train.learning_rate, train.weight_decay, train.gradient_clip),
+        zero_stage=train.zero_stage,
+        micro_batch_size=train.batch_size // shape.num_micro,
+        precision=precision,
+        load_universal=is_resized,
+    )
