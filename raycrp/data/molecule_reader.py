@@ -57,11 +57,6 @@ class MoleculeReader:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    @property
-    def num_read(self) -> int:
-        """Distinct molecule texts kept."""
-        return len(self._results)
-
     def request(self, texts: Iterable[tuple[Notation, str]]) -> None:
         """Start reading molecules that have not been read.
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raycrp.config import Task
 from raycrp.data.clean import CleanRow, RejectedRow
 from raycrp.data.identity import Identities, ReactionIndex
 from raycrp.data.rejects import UNCOUNTED, RejectReason
@@ -315,7 +316,7 @@ def _reject_rows(
                 RejectedRow(
                     source_row=row["source_row"],
                     source_id=row["source_id"],
-                    task=TASKS[TASKS.index(row["task"])],
+                    task=Task(row["task"]),
                     split=None if code == NO_SPLIT else SPLITS[code],
                     input=row["input"],
                     output=row["output"],
