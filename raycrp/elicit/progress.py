@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from raycrp.elicit.select import Selection, choose_trials
-from raycrp.elicit.trial import Record, Trial
+from raycrp.elicit.trial import Record, Trial, describe_trial
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
 
@@ -46,15 +46,23 @@ class SweepBoard(tune.Callback):
         run: The run folder.
         selection: Which trial of a task is the best.
         fingerprint: Digest of all that results depend on.
+        before: Records of an earlier sweep, for the rounds file.
 
     Raises:
         ElicitError: If a done file has another fingerprint.
     """
 
     def __init__(
-        self, trials: Sequence[Trial], *, run: RunFolder, selection: Selection, fingerprint: str
+        self,
+        trials: Sequence[Trial],
+        *,
+        run: RunFolder,
+        selection: Selection,
+        fingerprint: str,
+        before: Sequence[Record] = (),
     ) -> None:
         self._trials = {trial.trial_id: trial for trial in trials}
+        self._before = before
         self._run = run
         self._selection = selection
         self._records: dict[str, Record] = {}
@@ -125,16 +133,17 @@ class SweepBoard(tune.Callback):
         self._written_at = time.monotonic()
 
     def _round_lines(self) -> Iterator[Record]:
+        for record in self._before:
+            yield from _lines(record, record["rounds"])
         for name, trial in self._trials.items():
             done = self._records[name]["rounds"] if name in self._records else []
-            for metrics in done or self._running.get(name, []):
-                yield {
-                    "trial_id": name,
-                    "task": trial.task.value,
-                    "encoding": trial.encoding.value,
-                    "num_clusters": trial.num_clusters,
-                    **metrics,
-                }
+            yield from _lines(describe_trial(trial), done or self._running.get(name, []))
+
+
+def _lines(trial: Record, rounds: Sequence[Record]) -> Iterator[Record]:
+    names = ("trial_id", "task", "encoding", "num_clusters", "is_probe")
+    for metrics in rounds:
+        yield {**{name: trial[name] for name in names}, **metrics}
 
 
 def _read_done(run: RunFolder, trial: Trial, fingerprint: str) -> Record:

@@ -7,16 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycrp.config import Config, Scope, Task
+from raycrp.config import Config, Scope, Search, Task
 from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.features import make_features
 from raycrp.elicit.final import finish_tasks
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
+from raycrp.elicit.search import SearchResult, search_by_halving, search_grid
 from raycrp.elicit.select import Selection, choose_trials
-from raycrp.elicit.sweep import SweepResources, absolute_run, run_sweep
-from raycrp.elicit.trial import Record, Trial, TrialSettings
+from raycrp.elicit.sweep import SweepResources, absolute_run
+from raycrp.elicit.trial import Record, Trial, TrialSettings, parse_trial
 from raycrp.elicit.tuning import TuningSettings
 from raycrp.run import RunFolder
 from raycrp.schemas import TRIALS
@@ -33,9 +34,13 @@ TRIAL_TABLE = pa.schema(
         pa.field("has_collapsed", pa.bool_(), nullable=False),
         pa.field("encoder_passes", pa.int32(), nullable=False),
         pa.field("cpu_seconds", pa.float64(), nullable=False),
+        pa.field("is_probe", pa.bool_(), nullable=False),
     ]
 )
-"""``TRIALS`` with the rows of D'_valid, the 95 % interval of the accuracy, and what it cost."""
+"""``TRIALS`` with the rows of D'_valid, the 95 % interval of the accuracy, and what it cost.
+
+Where only a probe was made of a pair, its figures stand there, and ``is_probe`` says so.
+"""
 
 
 def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -52,46 +57,23 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         ElicitError: If the settings do not fit the data, or a trial fails.
     """
     started = time.monotonic()
-    run, settings = absolute_run(run), config.elicit
-    features = make_features(
-        run,
-        encodings=settings.encodings,
-        rows_per_shard=config.embed.rows_per_shard,
-        num_actors=settings.num_feature_actors,
-    )
-    rows = load_task_rows(
-        run,
-        tasks=config.data.tasks,
-        max_whole_rows=settings.full_kmeans_max_rows,
-        features=features,
-    )
-    if settings.scope is Scope.REACTION:
-        rows = share_reactions(rows)
-    check_settings(rows, encodings=settings.encodings, num_clusters=settings.num_clusters)
-    selection = Selection(settings.rule, settings.accuracy_floor, settings.scope)
-    trials, trial_settings = list_trials(config), _trial_settings(config)
-    records = run_sweep(
-        rows,
-        trials=trials,
-        settings=trial_settings,
-        resources=_resources(config),
-        selection=selection,
-        run=run,
-    )
-    chosen, _ = choose_trials(records, tasks=list(rows), selection=selection)
-    best = {trial.task: trial for trial in trials if trial.trial_id in chosen}
-    _write_trials(run, records, best)
+    run = absolute_run(run)
+    rows = _load_rows(config, run)
+    selection = Selection(config.elicit.rule, config.elicit.accuracy_floor, config.elicit.scope)
+    result = _search(config, rows=rows, selection=selection, run=run)
+    best = _best_trials(result.records, tasks=list(rows), selection=selection)
+    _write_trials(run, result.table, best)
     final = finish_tasks(
         best,
         rows=rows,
-        settings=trial_settings,
+        settings=_trial_settings(config),
         run=run,
-        num_folds=settings.cross_fit_folds,
-        cpus=settings.cpus_per_trial,
-        gpus=settings.gpus_per_trial,
+        num_folds=config.elicit.cross_fit_folds,
+        cpus=config.elicit.cpus_per_trial,
+        gpus=config.elicit.gpus_per_trial,
     )
     tasks = {
-        task.value: _describe_task(best[task], records=records, final=final[task], rows=rows)
+        task.value: _describe_task(best[task], result, final=final[task], rows=rows[task])
         for task in rows
     }
     run.write_json("elicit/summary.json", tasks)
@@ -101,13 +83,7 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         "rows_out": num_rows,
         "rejected": 0,
         "seconds": time.monotonic() - started,
-        "num_trials": len(records),
-        "trial_seconds": sum(record["seconds"] for record in records),
-        "trial_cpu_seconds": sum(record["cpu_seconds"] for record in records),
-        "encoder_passes": {
-            "shared": 1,
-            "feedback": sum(record["encoder_passes"] for record in records),
-        },
+        **_describe_cost(result),
         "tasks": tasks,
     }
 
@@ -124,6 +100,50 @@ def list_trials(config: Config) -> list[Trial]:
         for encoding in config.elicit.encodings
         for num_clusters in config.elicit.num_clusters
     ]
+
+
+def _load_rows(config: Config, run: RunFolder) -> dict[Task, TaskRows]:
+    settings = config.elicit
+    features = make_features(
+        run,
+        encodings=settings.encodings,
+        rows_per_shard=config.embed.rows_per_shard,
+        num_actors=settings.num_feature_actors,
+    )
+    rows = load_task_rows(
+        run,
+        tasks=config.data.tasks,
+        max_whole_rows=settings.full_kmeans_max_rows,
+        features=features,
+    )
+    if settings.scope is Scope.REACTION:
+        rows = share_reactions(rows)
+    check_settings(rows, encodings=settings.encodings, num_clusters=settings.num_clusters)
+    return rows
+
+
+def _search(
+    config: Config, *, rows: Mapping[Task, TaskRows], selection: Selection, run: RunFolder
+) -> SearchResult:
+    trials, settings, resources = list_trials(config), _trial_settings(config), _resources(config)
+    if config.elicit.search is Search.GRID:
+        return search_grid(
+            trials,
+            rows=rows,
+            settings=settings,
+            resources=resources,
+            selection=selection,
+            run=run,
+        )
+    return search_by_halving(
+        trials,
+        num_survivors=config.elicit.survivors,
+        rows=rows,
+        settings=settings,
+        resources=resources,
+        selection=selection,
+        run=run,
+    )
 
 
 def _trial_settings(config: Config) -> TrialSettings:
@@ -161,6 +181,14 @@ def _resources(config: Config) -> SweepResources:
     )
 
 
+def _best_trials(
+    records: Sequence[Record], *, tasks: Sequence[Task], selection: Selection
+) -> dict[Task, Trial]:
+    chosen, _ = choose_trials(records, tasks=tasks, selection=selection)
+    trials = [parse_trial(record) for record in records]
+    return {trial.task: trial for trial in trials if trial.trial_id in chosen}
+
+
 def _write_trials(run: RunFolder, records: Sequence[Record], best: Mapping[Task, Trial]) -> None:
     chosen = {trial.trial_id for trial in best.values()}
     table = [{**record, "is_best": record["trial_id"] in chosen} for record in records]
@@ -168,22 +196,32 @@ def _write_trials(run: RunFolder, records: Sequence[Record], best: Mapping[Task,
     run.write_table("elicit/trials.parquet", pa.table(columns, schema=TRIAL_TABLE))
 
 
+def _describe_cost(result: SearchResult) -> dict[str, Any]:
+    records = [*result.probes, *result.records]
+    return {
+        "num_trials": len(result.records),
+        "num_probes": len(result.probes),
+        "trial_seconds": sum(record["seconds"] for record in records),
+        "trial_cpu_seconds": sum(record["cpu_seconds"] for record in records),
+        "encoder_passes": {
+            "shared": 1,
+            "feedback": sum(record["encoder_passes"] for record in records),
+        },
+    }
+
+
 def _describe_task(
-    trial: Trial,
-    *,
-    records: Sequence[Record],
-    final: Mapping[str, Any],
-    rows: Mapping[Task, TaskRows],
+    trial: Trial, result: SearchResult, *, final: Mapping[str, Any], rows: TaskRows
 ) -> dict[str, Any]:
+    records = result.records
     record = next(record for record in records if record["trial_id"] == trial.trial_id)
     names = ("encoding", "num_clusters", *TRIAL_TABLE.names[4:])
-    task_rows = rows[trial.task]
     return {
         "trial_id": trial.trial_id,
         **{name: record[name] for name in names if name in record},
-        "num_train_rows": len(task_rows.train),
-        "num_valid_rows": len(task_rows.valid),
-        "num_test_rows": len(task_rows.test),
+        "num_train_rows": len(rows.train),
+        "num_valid_rows": len(rows.valid),
+        "num_test_rows": len(rows.test),
         "num_trials": sum(other["task"] == trial.task for other in records),
         **final,
     }

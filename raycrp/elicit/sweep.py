@@ -15,11 +15,11 @@ from typing import Any
 import ray
 from ray import tune
 
-from raycrp.config import Encoding, Task
+from raycrp.config import Task
 from raycrp.elicit.progress import SweepBoard
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.select import Selection
-from raycrp.elicit.trial import Record, Trial, TrialSettings, run_trial
+from raycrp.elicit.trial import Record, Trial, TrialSettings, describe_trial, parse_trial, run_trial
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
 
@@ -53,6 +53,7 @@ def run_sweep(
     resources: SweepResources,
     selection: Selection,
     run: RunFolder,
+    before: Sequence[Record] = (),
 ) -> list[Record]:
     """Run the trials that have not finished yet and return all of them.
 
@@ -63,15 +64,17 @@ def run_sweep(
         resources: What they run on.
         selection: The rule; LLM-RTs of trials that have lost by it are deleted as the sweep runs.
         run: The run folder, with an absolute storage.
+        before: Records of an earlier sweep, for the file of rounds.
 
     Returns:
         The records of all trials, in the order of ``trials``.
 
     Raises:
-        ElicitError: If a trial fails, or done files belong to other settings or data.
+        ElicitError: If a trial fails, the sweep is interrupted, or done files belong to other
+            settings or data.
     """
     fingerprint = _fingerprint(rows, settings)
-    board = SweepBoard(trials, run=run, selection=selection, fingerprint=fingerprint)
+    board = SweepBoard(trials, run=run, selection=selection, fingerprint=fingerprint, before=before)
     missing = board.missing_trials()
     if missing:
         logger.info("elicit: %d of %d trials to run", len(missing), len(trials))
@@ -82,7 +85,13 @@ def run_sweep(
             run=run,
             fingerprint=fingerprint,
         )
+        _warn_if_too_large(resources)
         _run_tune(trainable, missing, resources=resources, run=run, board=board)
+    if unfinished := board.missing_trials():
+        raise ElicitError(
+            f"the sweep ended with {len(unfinished)} of {len(trials)} trials to run; "
+            "what has finished is kept, so that the same command runs the rest"
+        )
     return board.finish()
 
 
@@ -105,7 +114,7 @@ def _run_in_tune(
     run: RunFolder,
     fingerprint: str,
 ) -> None:
-    trial = _parse_trial(config)
+    trial = parse_trial(config["trial"])
     run_trial(
         trial,
         rows=ray.get(rows[trial.task]),
@@ -127,7 +136,7 @@ def _run_tune(
     request = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     tuner = tune.Tuner(
         tune.with_resources(trainable, request),
-        param_space={"trial": tune.grid_search([_parameters(trial) for trial in trials])},
+        param_space={"trial": tune.grid_search([describe_trial(trial) for trial in trials])},
         tune_config=tune.TuneConfig(
             metric="accuracy",
             mode="max",
@@ -147,27 +156,32 @@ def _run_tune(
     )
     errors = tuner.fit().errors
     if errors:
+        reason = str(errors[0]).strip().splitlines()[-1]
         raise ElicitError(
-            f"{len(errors)} of {len(trials)} trials failed, the first with: {errors[0]}; "
+            f"{len(errors)} of {len(trials)} trials failed, the first with: {reason}; "
             "what has finished is kept, so that the same command runs the rest"
         ) from errors[0]
 
 
-def _parameters(trial: Trial) -> dict[str, Any]:
-    return {
-        "task": trial.task.value,
-        "encoding": trial.encoding.value,
-        "num_clusters": trial.num_clusters,
-    }
-
-
-def _parse_trial(config: Mapping[str, Any]) -> Trial:
-    values = config["trial"]
-    return Trial(Task(values["task"]), Encoding(values["encoding"]), values["num_clusters"])
+def _warn_if_too_large(resources: SweepResources) -> None:
+    """Tune waits without end for what no node has; an autoscaler may yet bring one."""
+    fits = any(
+        node["Resources"].get("CPU", 0) >= resources.cpus_per_trial
+        and node["Resources"].get("GPU", 0) >= resources.gpus_per_trial
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    if not fits:
+        logger.warning(
+            "elicit: no node has the %g CPUs and %g GPUs of a trial; waiting for one to join, "
+            "or lower elicit.cpus_per_trial and elicit.gpus_per_trial",
+            resources.cpus_per_trial,
+            resources.gpus_per_trial,
+        )
 
 
 def _trial_name(tune_trial: Any) -> str:
-    return _parse_trial(tune_trial.config).trial_id
+    return parse_trial(tune_trial.config["trial"]).trial_id
 
 
 def _fingerprint(rows: Mapping[Task, TaskRows], settings: TrialSettings) -> str:

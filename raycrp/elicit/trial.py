@@ -35,16 +35,19 @@ class Trial:
         task: The task.
         encoding: Which vectors describe a reaction.
         num_clusters: The N of the paper.
+        is_probe: Whether it is the cheap first look at a pair.
     """
 
     task: Task
     encoding: Encoding
     num_clusters: int
+    is_probe: bool = False
 
     @property
     def trial_id(self) -> str:
         """Name of the trial in tables, folders and logs."""
-        return f"{self.task}-{self.encoding}-n{self.num_clusters}"
+        name = f"{self.task}-{self.encoding}-n{self.num_clusters}"
+        return f"{name}-probe" if self.is_probe else name
 
     @property
     def done_path(self) -> str:
@@ -122,10 +125,7 @@ def run_trial(
             _keep_round(trial, rows=rows, result=result, llm_rt=llm_rt, run=run)
         report(result.metrics())
     record = {
-        "trial_id": trial.trial_id,
-        "task": trial.task.value,
-        "encoding": trial.encoding.value,
-        "num_clusters": trial.num_clusters,
+        **describe_trial(trial),
         **_best_of(rounds),
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu_started,
@@ -134,6 +134,35 @@ def run_trial(
     }
     run.write_json(trial.done_path, record)
     return record
+
+
+def describe_trial(trial: Trial) -> Record:
+    """What tells a trial from all others, JSON-ready.
+
+    Args:
+        trial: The trial.
+    """
+    return {
+        "trial_id": trial.trial_id,
+        "task": trial.task.value,
+        "encoding": trial.encoding.value,
+        "num_clusters": trial.num_clusters,
+        "is_probe": trial.is_probe,
+    }
+
+
+def parse_trial(values: Mapping[str, Any]) -> Trial:
+    """The trial that ``describe_trial`` describes; other keys are let be.
+
+    Args:
+        values: Its description.
+    """
+    return Trial(
+        Task(values["task"]),
+        Encoding(values["encoding"]),
+        num_clusters=values["num_clusters"],
+        is_probe=values["is_probe"],
+    )
 
 
 def read_types(trial: Trial, *, run: RunFolder) -> IntArray:
