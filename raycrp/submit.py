@@ -13,6 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from raycrp.config import Config, load_config
 from raycrp.errors import ClusterError, ConfigError
 from raycrp.job_client import connect_to_jobs, job_address
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 Echo = Callable[[str], None]
 """Shows a line, or a piece of the job's log with its own line ends, to the user."""
 
+SEND_TIMEOUT_S = 120.0
 STORAGE_CHECK_TIMEOUT_S = 300.0
 RECONNECT_TIMEOUT_S = 900.0
 
@@ -227,9 +230,18 @@ def _path_inside(path: str, *, tree: Path, files: Mapping[str, int]) -> str:
 
 def _send(client: Any, entrypoint: Sequence[str], *, job_id: str, options: SubmitOptions) -> None:
     environment = {"working_dir": str(options.working_dir), "excludes": list(EXCLUDES)}
+    patiently = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_message(match="(?s).*(try again later|status code 503)"),
+        stop=tenacity.stop_after_delay(SEND_TIMEOUT_S),
+        wait=tenacity.wait_fixed(_POLL_S),
+        reraise=True,
+    )
     try:
-        client.submit_job(
-            entrypoint=shlex.join(entrypoint), submission_id=job_id, runtime_env=environment
+        patiently(
+            client.submit_job,
+            entrypoint=shlex.join(entrypoint),
+            submission_id=job_id,
+            runtime_env=environment,
         )
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]

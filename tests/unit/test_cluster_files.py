@@ -301,7 +301,7 @@ class TestDockerfile:
         kept = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
         for line in filter(lambda line: line.startswith("COPY"), lines):
             for source in line.split()[2:-1]:
-                assert (ROOT / source).exists() or source == "README.md"
+                assert (ROOT / source).exists()
                 assert f"!{source}" in kept
 
 

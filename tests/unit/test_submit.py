@@ -25,6 +25,8 @@ class Cluster:
         self.sent = []
 
     def submit_job(self, *, entrypoint, submission_id, runtime_env):
+        if isinstance(self._attempts[0], Exception):
+            raise self._attempts.pop(0)
         self.sent.append((submission_id, entrypoint))
         self._polls, self._tails, self._log = self._attempts.pop(0)
 
@@ -108,6 +110,18 @@ class TestFollowing:
         monkeypatch.setattr(submit, "RECONNECT_TIMEOUT_S", 0.01)
         with pytest.raises(ClusterError, match="has not answered for 0 s: gone"):
             follow(Cluster(([OSError("gone")], [], "")))
+
+    def test_a_cluster_that_is_still_starting_is_asked_again(self, follow):
+        busy = RuntimeError("Request failed with status code 500: No agent, try again later..")
+        cluster = Cluster(busy, busy, ([DONE], [], ""))
+        outcome, _ = follow(cluster)
+        assert (outcome.status, outcome.num_restarts, len(cluster.sent)) == ("SUCCEEDED", 0, 1)
+
+    def test_a_job_that_is_refused_is_not_sent_again(self, follow):
+        cluster = Cluster(RuntimeError("status code 500: id is taken"), ([DONE], [], ""))
+        with pytest.raises(ClusterError, match=r"does not take job demo-.*: .*id is taken"):
+            follow(cluster)
+        assert cluster.sent == []
 
     def test_silence_is_broken_by_a_sign_of_life(self, follow, monkeypatch):
         monkeypatch.setattr(submit, "_QUIET_S", 0.01)
