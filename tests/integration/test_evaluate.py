@@ -145,7 +145,7 @@ def test_actors_and_shards_change_nothing_and_rows_are_chosen(whole, tmp_path, m
     """Two actors answer other shards of five rows a task as one actor did."""
     run = make_run(tmp_path, model_dir)
     summary = run_evaluate(settings(num_actors=2, rows_per_shard=6, max_rows=5), run)
-    assert (summary["rows_out"], summary["left_out"]) == (10, 30)
+    assert (summary["rows_out"], summary["not_sampled"]) == (10, 30)
     answers = predictions_of(run)
     assert answers["task"].to_pylist().count("forward") == 5
     assert texts_by_row(answers).items() <= texts_by_row(predictions_of(whole[0])).items()
