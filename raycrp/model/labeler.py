@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 _FILE = "labeler.json"
 _FORMAT = 1
 _ENCODER, _HEAD, _MODEL = "encoder", "head.safetensors", "model"
+_CARD_KEYS = {
+    LabelerKind.HEAD: {"format", "num_types", "token_budget", "max_tokens"},
+    LabelerKind.T5: {"format", "num_types", "token_budget", "max_tokens", "task", "temperature"},
+}
 _IGNORED = -100
 _BATCHES_SORTED_TOGETHER = 50
 
@@ -77,17 +81,9 @@ def load_labeler(folder: Path, *, device: Device) -> Labeler:
     Raises:
         ModelError: If the folder is no labeler, or is damaged.
     """
-    try:
-        card: dict[str, Any] = json.loads((folder / _FILE).read_text())
-        kind, form = card["kind"], card["format"]
-    except FileNotFoundError as error:
-        raise ModelError(f"'{folder}' is no labeler: it has no {_FILE}; run elicit") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"'{folder / _FILE}' is damaged; run elicit again") from error
-    if form != _FORMAT:
-        raise ModelError(f"'{folder}' has format {form}, expected {_FORMAT}; run elicit again")
+    card = _read_card(folder)
     limits = {"token_budget": card["token_budget"], "max_tokens": card["max_tokens"]}
-    if kind == LabelerKind.HEAD:
+    if card["kind"] == LabelerKind.HEAD:
         encoder = TextEncoder(folder / _ENCODER, device=device, **limits)
         return HeadLabeler(encoder, head=load_head(folder / _HEAD))
     model, tokenizer = load_backbone(folder / _MODEL, device=device)
@@ -357,3 +353,21 @@ def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _write_card(folder: Path, **values: Any) -> None:
     card = {"format": _FORMAT, **values}
     (folder / _FILE).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / _FILE
+    try:
+        card: Any = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelError(f"'{folder}' is no labeler: it has no {_FILE}; run elicit") from error
+    except ValueError as error:
+        raise ModelError(f"'{path}' is damaged; run elicit again") from error
+    kind = card.get("kind") if isinstance(card, dict) else None
+    if kind not in _CARD_KEYS or not _CARD_KEYS[kind] <= card.keys():
+        raise ModelError(f"'{path}' is damaged; run elicit again")
+    if card["format"] != _FORMAT:
+        raise ModelError(
+            f"'{folder}' has format {card['format']}, expected {_FORMAT}; run elicit again"
+        )
+    return dict(card)

@@ -155,8 +155,7 @@ def _new_model(preset: Preset, *, tokenizer: Any) -> "T5ForConditionalGeneration
 
 
 def _published_model(backbone: Backbone) -> "T5ForConditionalGeneration":
-    name = require_revision(backbone)
-    return _load_model(name, revision=backbone.revision)
+    return _load_model(require_revision(backbone), revision=backbone.revision)
 
 
 def _load_model(name: str, *, revision: str | None) -> "T5ForConditionalGeneration":
@@ -167,23 +166,42 @@ def _load_model(name: str, *, revision: str | None) -> "T5ForConditionalGenerati
 
 
 def _load(kind: Any, name: str, *, revision: str | None) -> Any:
+    from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
 
     is_local = Path(name).is_dir()
     if is_local:
         _require_t5(Path(name))
+    disable_progress_bar()
     try:
-        disable_progress_bar()
-        return kind.from_pretrained(
+        model, report = kind.from_pretrained(
             name,
             revision=None if is_local else revision,
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=is_local,
             dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"'{name}' cannot be loaded as a T5: {first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(_explain(name, error)) from error
+    # Weights that are missing would be made up at random without a word.
+    if report["missing_keys"]:
+        raise ModelError(
+            f"'{name}' lacks {len(report['missing_keys'])} weights of a T5, such as "
+            f"'{min(report['missing_keys'])}'; give a whole model"
+        )
+    return model
+
+
+def _explain(name: str, error: Exception) -> str:
+    message = f"'{name}' cannot be loaded as a T5: {first_line(error)}"
+    if "safetensors" not in str(error):
+        return message
+    return (
+        f"{message} Pickled weights are not read: give a revision that has safetensors (many hub "
+        "repositories have one as a pull request), or save the model again with save_pretrained"
+    )
 
 
 def _require_t5(folder: Path) -> None:

@@ -11,6 +11,7 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -196,7 +197,10 @@ def load_tokenizer_dir(
             local_files_only=is_local,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"'{folder}' holds no tokenizer: {first_line(error)}") from error
+        reason = first_line(error)
+        if "tiktoken" in reason and find_spec("sentencepiece") is None:
+            reason = "it is a SentencePiece file; pip install sentencepiece to read it"
+        raise ModelError(f"'{folder}' holds no tokenizer: {reason}") from error
     return tokenizer
 
 

@@ -1,0 +1,161 @@
+import random
+
+import pytest
+import torch
+
+from raycrp.model.beams import BeamSettings, search_beams
+from raycrp.model.decode import beam_search, label_token_ids, score_labels
+from raycrp.model.incremental import IncrementalDecoder
+
+rng = random.Random(0)
+PROMPTS = ["".join(rng.choices("CNO=()c1", k=rng.randint(1, 30))) for _ in range(8)]
+
+
+def generate(model, tokenizer, prompt, **settings):
+    """The library's own beam search on one prompt alone."""
+    banned = [0, 2, *range(len(tokenizer), model.config.vocab_size)]
+    output = model.generate(
+        **tokenizer(prompt, return_tensors="pt"),
+        **settings,
+        length_penalty=0.0,
+        early_stopping=False,
+        suppress_tokens=banned,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    return texts, output.sequences_scores.tolist()
+
+
+@pytest.mark.parametrize(("num_beams", "num_return", "length"), [(2, 2, 6), (4, 3, 12)])
+def test_beams_are_those_of_the_library(lively_model, num_beams, num_return, length):
+    model, tokenizer = lively_model
+    found = beam_search(
+        model,
+        tokenizer,
+        PROMPTS,
+        num_beams=num_beams,
+        num_return=num_return,
+        max_new_tokens=length,
+        token_budget=80,
+    )
+    for prompt, hypotheses in zip(PROMPTS, found, strict=True):
+        texts, scores = generate(
+            model,
+            tokenizer,
+            prompt,
+            num_beams=num_beams,
+            num_return_sequences=num_return,
+            max_new_tokens=length,
+        )
+        assert [hypothesis.text for hypothesis in hypotheses] == texts
+        probabilities = [hypothesis.log_probability for hypothesis in hypotheses]
+        assert probabilities == pytest.approx(scores, abs=1e-3)
+        assert probabilities == sorted(probabilities, reverse=True)
+    assert len({hypotheses[0].text for hypotheses in found}) > 1
+
+
+def test_a_log_probability_is_that_of_the_tokens(lively_model):
+    model, tokenizer = lively_model
+    batch = tokenizer(["CC(=O)N", "C"], return_tensors="pt", padding=True)
+    settings = BeamSettings(
+        num_beams=3, num_return=2, max_new_tokens=5, start_id=0, end_id=1, banned_ids=(0, 2)
+    )
+    with torch.inference_mode():
+        found = search_beams(
+            model, ids=batch["input_ids"], mask=batch["attention_mask"], settings=settings
+        )
+    for text, answers in zip(["CC(=O)N", "C"], found, strict=True):
+        for answer in answers:
+            labels = torch.tensor([answer.token_ids])
+            with torch.no_grad():
+                logits = model(**tokenizer(text, return_tensors="pt"), labels=labels).logits
+            steps = logits.log_softmax(-1).gather(2, labels[..., None])
+            assert answer.log_probability == pytest.approx(steps.sum().item(), abs=1e-3)
+
+
+def test_a_step_equals_the_library_for_any_ancestry(lively_model):
+    # Three beams over 40 steps, more than the first capacity of the cache; beams change places.
+    model, tokenizer = lively_model
+    batch = tokenizer(["CCO", "CC(=O)Nc1ccccc1"], return_tensors="pt", padding=True)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    generator = torch.Generator().manual_seed(1)
+    num_steps, num_beams = 40, 3
+    fed = torch.randint(3, 60, (2, num_steps, num_beams), generator=generator)
+    fed[:, 0] = 0
+    with torch.inference_mode():
+        decoder = IncrementalDecoder(model, ids=ids, mask=mask, num_beams=num_beams)
+        ancestry = torch.empty((2, num_beams, 0), dtype=torch.int64)
+        for step in range(num_steps):
+            parents = torch.randint(num_beams, (2, num_beams), generator=generator)
+            ancestry = ancestry.gather(1, parents[..., None].expand(-1, -1, step))
+            slots = torch.arange(num_beams).expand(2, num_beams)
+            ancestry = torch.cat([ancestry, slots[..., None]], dim=2)
+            found = decoder.step(fed[:, step], ancestry=ancestry)
+        for beam in range(num_beams):
+            past = fed.gather(2, ancestry[:, beam, :, None]).squeeze(2)
+            logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=past).logits
+            expected = logits[:, -1].log_softmax(-1)
+            torch.testing.assert_close(found[:, beam], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_order_and_batches_change_nothing(lively_model):
+    model, tokenizer = lively_model
+    settings = {"num_beams": 3, "num_return": 3, "max_new_tokens": 8}
+    together = beam_search(model, tokenizer, PROMPTS, token_budget=500, **settings)
+    apart = beam_search(model, tokenizer, PROMPTS[::-1], token_budget=1, **settings)[::-1]
+    for one, other in zip(together, apart, strict=True):
+        assert [hypothesis.text for hypothesis in one] == [h.text for h in other]
+
+
+def test_an_answer_without_end_is_cut_at_the_limit(lively_model):
+    model, tokenizer = lively_model
+    ids = tokenizer("CCO", return_tensors="pt")["input_ids"]
+    settings = BeamSettings(
+        num_beams=2, num_return=2, max_new_tokens=4, start_id=0, end_id=999, banned_ids=(0, 2)
+    )
+    with torch.inference_mode():
+        [answers] = search_beams(model, ids=ids, mask=torch.ones_like(ids), settings=settings)
+    assert [len(answer.token_ids) for answer in answers] == [4, 4]
+
+
+def test_more_answers_than_beams_are_refused(lively_model):
+    with pytest.raises(ValueError, match=r"num_return \(3\) exceeds num_beams \(2\)"):
+        beam_search(
+            *lively_model, ["C"], num_beams=2, num_return=3, max_new_tokens=4, token_budget=8
+        )
+
+
+def test_no_prompts_give_no_answers(lively_model):
+    model, tokenizer = lively_model
+    settings = {"num_beams": 2, "num_return": 2, "max_new_tokens": 4, "token_budget": 8}
+    assert beam_search(model, tokenizer, [], **settings) == []
+    assert score_labels(model, tokenizer, [], labels=["1"], token_budget=8).shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["0", "1", "2"], [str(number) for number in range(12)], ["F0", "F1"], ["CCO", "CCN", "C"]],
+)
+def test_label_scores_are_sums_over_their_tokens(lively_model, labels):
+    model, tokenizer = lively_model
+    model.train()
+    scores = score_labels(model, tokenizer, PROMPTS, labels=labels, token_budget=80)
+    assert model.training
+    model.eval()
+    # The end of text is part of the answer exactly where one label begins another.
+    with_end = any(a != b and a.startswith(b) for a in labels for b in labels)
+    for prompt, row in zip(PROMPTS, scores, strict=True):
+        batch = tokenizer(prompt, return_tensors="pt")
+        for label, score in zip(labels, row, strict=True):
+            answer = tokenizer(label, return_tensors="pt", add_special_tokens=with_end)["input_ids"]
+            with torch.no_grad():
+                steps = model(**batch, labels=answer).logits.log_softmax(-1)
+            expected = steps.gather(2, answer[..., None]).sum().item()
+            assert score == pytest.approx(expected, abs=1e-3)
+
+
+def test_labels_that_read_the_same_are_refused(lively_model):
+    _, tokenizer = lively_model
+    with pytest.raises(ValueError, match="do not differ"):
+        label_token_ids(tokenizer, ["é", "→"])
