@@ -9,7 +9,7 @@ CONFIG ?= tune_configs/demo.yaml
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.complete
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint chaos dashboards-test setup clean
 
 demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
@@ -22,6 +22,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(STAMP)
+	$(BIN)/pytest -m chaos
+
+dashboards-test: $(STAMP)
+	apt-get install --yes prometheus
+	$(BIN)/pytest -m '' tests/unit/test_dashboards.py tests/integration/test_prometheus.py
 
 setup: $(STAMP)
 

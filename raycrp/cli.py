@@ -6,6 +6,7 @@ Ray, torch and RDKit are imported inside the commands, so that ``--help`` answer
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +111,51 @@ def predict(
 
     predictions = load_predictor(model).predict(smiles, task=task, top_k=top_k)
     print(describe_predictions(predictions))
+
+
+@app.command()
+def submit(
+    arguments: ConfigArguments,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Job server; RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265 if unset."),
+    ] = None,
+    working_dir: Annotated[Path, typer.Option(help="Working tree to send.")] = Path(),
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return once the job is sent.")
+    ] = False,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Times a lost driver is started again.")
+    ] = 3,
+    max_size_mib: Annotated[int, typer.Option(min=1, help="Largest working tree sent.")] = 100,
+) -> None:
+    """Send a run to a Ray cluster as a job, and follow it."""
+    from raycrp.submit import SubmitOptions, submit_run
+
+    paths, overrides = _split_arguments(arguments)
+    options = SubmitOptions(
+        address=address,
+        working_dir=working_dir,
+        waits=not no_wait,
+        max_restarts=max_restarts,
+        max_bytes=max_size_mib * 2**20,
+    )
+    outcome = submit_run(
+        paths, overrides, options=options, echo=lambda text: print(text, end="", flush=True)
+    )
+    if not no_wait and outcome.status != "SUCCEEDED":
+        raise typer.Exit(code=2 if outcome.exit_code == 2 else 1)
+
+
+@app.command()
+def status(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, a path or URI.")],
+) -> None:
+    """Say how a run stands, from its folder alone."""
+    from raycrp.status import describe_run, parse_run
+
+    folder = parse_run(run_folder)
+    print(describe_run(folder.storage, folder.name))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 COMMANDS = [
-    "run", "validate", "predict", "doctor",
+    "run", "validate", "predict", "submit", "status", "doctor",
     "data", "embed", "elicit", "annotate", "prompt", "train", "evaluate", "report",
 ]  # fmt: skip
 
