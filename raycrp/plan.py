@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from raycrp.config import Config, DataSource, dump_yaml, result_settings
+from raycrp.config import Config, DataSource, TrainConfig, dump_yaml, result_settings
 from raycrp.run import STARTED, SUCCESS, RunFolder
 
 
@@ -161,11 +161,17 @@ def stage_resources(config: Config) -> dict[Stage, str]:
         Stage.ANNOTATE: _actors(config.annotate.num_actors, config.annotate.gpus_per_actor),
         Stage.PROMPT: _actors(config.prompt.num_actors, config.prompt.gpus_per_actor),
         Stage.TRAIN: (
-            f"{train.num_workers} workers x ({train.cpus_per_worker:g} CPU, {train.use_gpu:d} GPU)"
+            f"{_workers(train)} workers x ({train.cpus_per_worker:g} CPU, {train.use_gpu:d} GPU)"
         ),
         Stage.EVALUATE: _actors(config.evaluate.num_actors, config.evaluate.gpus_per_actor),
         Stage.REPORT: "1 local CPU",
     }
+
+
+def _workers(train: TrainConfig) -> str:
+    if train.min_workers == train.max_workers:
+        return str(train.max_workers)
+    return f"{train.min_workers} to {train.max_workers}"
 
 
 def _actors(num_actors: int, gpus_per_actor: float) -> str:
