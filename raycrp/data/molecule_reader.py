@@ -2,12 +2,14 @@
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import connection
 from types import TracebackType
 from typing import Self
 
@@ -118,7 +120,9 @@ class MoleculeReader:
         if self._pool is None and num_missing >= _MIN_POOL_TEXTS and self._num_processes > 1:
             # A fork would copy the threads and locks that Ray and Arrow hold here.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._num_processes, mp_context=context)
+            self._pool = ProcessPoolExecutor(
+                self._num_processes, mp_context=context, initializer=_end_with_parent
+            )
         if self._pool is not None:
             with _explaining_death():
                 return self._pool.submit(
@@ -127,6 +131,19 @@ class MoleculeReader:
         done: Future[list[_Result]] = Future()
         done.set_result(canonicalise_all(texts, notation=notation, max_chars=self._max_chars))
         return done
+
+
+def _end_with_parent() -> None:
+    """Let no worker outlive a killed driver, whose pipes its siblings would hold open."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def wait() -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
