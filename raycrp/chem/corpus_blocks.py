@@ -93,6 +93,31 @@ class Scaffold:
         )
 
 
+class Decorations:
+    """Larger substituents: a ring on a linker, in place of a plain substituent.
+
+    Args:
+        specification: The entry ``decorations`` of ``corpus_blocks.yaml``.
+    """
+
+    def __init__(self, specification: Mapping[str, Any]) -> None:
+        self._probability = float(specification["probability"])
+        self._linkers = {
+            site: Weighted(weights.items()) for site, weights in specification["linkers"].items()
+        }
+        self._rings = Weighted(specification["rings"].items())
+        self._substituents = Weighted(specification["ring_substituents"].items())
+
+    def draw(self, site: str, *, rng: Random) -> str | None:
+        """Draw a fragment for a site of the given type; mostly None."""
+        if site not in self._linkers or rng.random() >= self._probability:
+            return None
+        substituent = self._substituents.draw(rng)
+        branch = "" if substituent == EMPTY_FRAGMENT else f"({substituent})"
+        ring = str(self._rings.draw(rng)).replace("{r}", branch)
+        return f"{self._linkers[site].draw(rng)}{ring}"
+
+
 class BlockLibrary:
     """Draws building blocks that carry a wanted functional group.
 
@@ -110,6 +135,7 @@ class BlockLibrary:
             site: Weighted(weights.items())
             for site, weights in specification["substituents"].items()
         }
+        self._decorations = Decorations(specification["decorations"])
         self._scaffolds = tuple(map(_read_scaffold, specification["scaffolds"]))
         self._placements = {name: self._find_placements(name) for name in self.groups}
         self._companions = {
@@ -155,6 +181,9 @@ class BlockLibrary:
 
     def _draw_substituent(self, site: str, rng: Random) -> str:
         substituents = self._substituents.get(site)
+        decoration = self._decorations.draw(site, rng=rng)
+        if decoration:
+            return decoration
         return substituents.draw(rng) if substituents else EMPTY_FRAGMENT
 
     def _has_clash(self, group: str, others: Iterable[str]) -> bool:
