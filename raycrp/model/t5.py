@@ -219,6 +219,9 @@ def _require_t5(folder: Path) -> None:
         raise ModelError(f"'{folder}' holds a model of type '{kind}', expected 't5'")
 
 
-def _grow_embeddings(model: "T5ForConditionalGeneration", *, num_tokens: int) -> None:
-    if num_tokens > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(num_tokens, pad_to_multiple_of=_VOCABULARY_MULTIPLE)
+def _grow_embeddings(model: Any, *, num_tokens: int) -> None:
+    if num_tokens <= model.get_input_embeddings().num_embeddings:
+        return
+    # T5 v1.1 has an output layer of its own, which growing would overwrite if it took it for tied.
+    model.config.tie_word_embeddings = model.lm_head.weight is model.shared.weight
+    model.resize_token_embeddings(num_tokens, pad_to_multiple_of=_VOCABULARY_MULTIPLE)

@@ -103,6 +103,30 @@ def test_a_published_model_is_grown_and_keeps_what_it_knows(published_dir, tmp_p
     assert model.lm_head.weight.shape == new.shape
 
 
+def test_an_output_layer_of_its_own_survives_growing(published_dir, tmp_path):
+    # T5 v1.1 and MolT5: gated, the output layer apart from the embeddings, logits not scaled.
+    source = tmp_path / "v1.1"
+    shutil.copytree(published_dir, source)
+    config = json.loads((source / "config.json").read_text())
+    del config["scale_decoder_outputs"]
+    (source / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    tensors = load_file(source / "model.safetensors")
+    head = torch.randn(tensors["shared.weight"].shape)
+    save_file({**tensors, "lm_head.weight": head}, source / "model.safetensors", {"format": "pt"})
+    save_backbone(
+        Backbone(name_or_path=str(source)),
+        tokenizer_dir=published_dir,
+        target=tmp_path / "model",
+        seed=0,
+        new_tokens=[f"R{number}" for number in range(12)],
+    )
+    model, _ = load_backbone(tmp_path / "model")
+    assert len(model.lm_head.weight) == len(model.shared.weight) > len(head)
+    assert torch.equal(model.lm_head.weight[: len(head)], head)
+    assert torch.equal(model.shared.weight[: len(head)], tensors["shared.weight"])
+    assert not model.config.scale_decoder_outputs
+
+
 def test_an_encoder_is_the_encoder_of_the_whole(preset_dir):
     model, tokenizer = load_backbone(preset_dir)
     batch = tokenizer(["CCO"], return_tensors="pt")
