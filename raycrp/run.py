@@ -173,7 +173,9 @@ class RunFolder:
         return filesystem, base
 
     def __getstate__(self) -> dict[str, str]:
-        return {"storage": self.storage, "name": self.name}
+        # Ray's workers may stand in another folder, where a relative storage means another place.
+        storage = self.root.rpartition("/")[0] if self.is_local else self.storage
+        return {"storage": storage, "name": self.name}
 
 
 def _replace_file(path: Path, data: bytes) -> None:

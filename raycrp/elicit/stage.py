@@ -16,7 +16,7 @@ from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows, check_settings, load_task_rows
 from raycrp.elicit.search import SearchResult, search_by_halving, search_grid
 from raycrp.elicit.select import Selection, choose_trials
-from raycrp.elicit.sweep import SweepResources, absolute_run
+from raycrp.elicit.sweep import SweepResources
 from raycrp.elicit.trial import Record, Trial, TrialSettings, parse_trial
 from raycrp.elicit.tuning import TuningSettings
 from raycrp.run import RunFolder
@@ -57,7 +57,6 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         ElicitError: If the settings do not fit the data, or a trial fails.
     """
     started = time.monotonic()
-    run = absolute_run(run)
     rows = _load_rows(config, run)
     selection = Selection(config.elicit.rule, config.elicit.accuracy_floor, config.elicit.scope)
     result = _search(config, rows=rows, selection=selection, run=run)

@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -93,17 +92,6 @@ def run_sweep(
             "what has finished is kept, so that the same command runs the rest"
         )
     return board.finish()
-
-
-def absolute_run(run: RunFolder) -> RunFolder:
-    """The same run folder for processes that work in another folder, as Tune's trials do.
-
-    Args:
-        run: The run folder.
-    """
-    if not run.is_local:
-        return run
-    return RunFolder(str(Path(run.root).parent), run.name)
 
 
 def _run_in_tune(

@@ -76,3 +76,10 @@ def test_an_unknown_scheme_is_refused():
 def test_the_folder_pickles_after_use(run):
     run.write_bytes("a", b"1")
     assert pickle.loads(pickle.dumps(run)).read_bytes("a") == b"1"
+
+
+def test_a_relative_storage_means_the_same_folder_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(RunFolder("runs", "r"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(pickled).path() == str(tmp_path / "runs" / "r")
