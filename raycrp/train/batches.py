@@ -15,7 +15,7 @@ from raycrp.errors import TrainError
 from raycrp.train.tokens import IntArray, PrefixTable, TokenTable
 
 IGNORED_LABEL = -100
-_POOL_BATCHES = 64
+_POOL_BATCHES = 128
 
 Tensor = torch.Tensor
 
@@ -70,14 +70,17 @@ def num_batches(num_rows: int, *, batch_size: int) -> int:
     return -(-num_rows // batch_size)
 
 
-def plan_epoch(lengths: IntArray, *, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
-    """Shuffled batches of rows of similar length.
+def plan_epoch(
+    input_lengths: IntArray, target_lengths: IntArray, *, batch_size: int, seed: int, epoch: int
+) -> list[IntArray]:
+    """Shuffled batches of rows of similar input and target lengths.
 
-    Rows are shuffled, sorted by length within pools of many batches, cut, and the batches
-    shuffled again.
+    Rows are shuffled, each pool of many batches is parted until the parts are batches, and the
+    batches are shuffled again.
 
     Args:
-        lengths: Tokens of each row.
+        input_lengths: Tokens of each input.
+        target_lengths: Tokens of each target.
         batch_size: Rows of a batch; one batch may be smaller.
         seed: Seed of the run.
         epoch: Number of the epoch, from 0.
@@ -86,12 +89,28 @@ def plan_epoch(lengths: IntArray, *, batch_size: int, seed: int, epoch: int) -> 
         Places of the rows of each step of the epoch; every row occurs once.
     """
     rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
+    order = rng.permutation(len(input_lengths))
     pool_size = batch_size * _POOL_BATCHES
-    pools = [order[start : start + pool_size] for start in range(0, len(order), pool_size)]
-    sorted_rows = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
-    starts = np.arange(0, len(order), batch_size)
-    return [sorted_rows[start : start + batch_size] for start in rng.permutation(starts)]
+    lengths = np.stack([input_lengths, target_lengths])
+    batches = [
+        batch
+        for start in range(0, len(order), pool_size)
+        for batch in _part(order[start : start + pool_size], lengths, batch_size)
+    ]
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def _part(rows: IntArray, lengths: IntArray, batch_size: int) -> list[IntArray]:
+    """Halve the rows along the length that varies more, until each part is a batch."""
+    if len(rows) <= batch_size:
+        return [rows]
+    spreads = np.ptp(lengths[:, rows], axis=1)
+    rows = rows[np.argsort(lengths[np.argmax(spreads), rows], kind="stable")]
+    middle = num_batches(len(rows), batch_size=batch_size) // 2 * batch_size
+    return [
+        *_part(rows[:middle], lengths, batch_size),
+        *_part(rows[middle:], lengths, batch_size),
+    ]
 
 
 def cut_micro_batches(rows: IntArray, *, lengths: IntArray, shape: BatchShape) -> list[IntArray]:

@@ -67,6 +67,12 @@ class Rows:
         """Spellings of each row."""
         return self.table.inputs.num_spellings
 
+    def text_lengths(self, spelling: int) -> tuple[IntArray, IntArray]:
+        """Tokens of input and of target of the rows that are short enough."""
+        number = spelling % self.num_spellings
+        inputs = self.table.inputs.lengths[self.kept, number]
+        return inputs, self.table.targets.lengths[self.kept, number]
+
     def lengths(self, rows: IntArray, *, spelling: int = 0) -> IntArray:
         """Tokens of longest prompt and target of these rows."""
         number = spelling % self.num_spellings
@@ -107,9 +113,11 @@ class Schedule:
         """Rows of each micro batch of a step, all workers together; parts may be empty."""
         epoch = self.epoch(step)
         if self._planned[0] != epoch:
-            lengths = self._rows.lengths(self._rows.kept, spelling=epoch)
             plan = plan_epoch(
-                lengths, batch_size=self._shape.batch_size, seed=self._seed, epoch=epoch
+                *self._rows.text_lengths(epoch),
+                batch_size=self._shape.batch_size,
+                seed=self._seed,
+                epoch=epoch,
             )
             self._planned = (epoch, plan)
         rows = self._rows.kept[self._planned[1][step % self.steps_per_epoch]]

@@ -16,6 +16,7 @@ from raycrp.schemas import Split
 from raycrp.train.batches import BatchShape, SpecialIds, batch_shape
 from raycrp.train.checkpoint import GoodCheckpoint
 from raycrp.train.deepspeed import OptimizerSettings, build_engine
+from raycrp.train.dropout import DropoutSource, use_cheap_dropout
 from raycrp.train.precision import check_gpu_kernels, enable_fp16, resolve_precision
 from raycrp.train.resume import agreed_checkpoint, model_digest, needs_resize
 from raycrp.train.rows import Rows, Schedule
@@ -54,6 +55,7 @@ class Parts:
         is_resized: Whether it was saved by another number of workers.
         engine: The DeepSpeed engine.
         tokenizer: LLM-CRP's tokenizer.
+        dropout: Source of dropout on a CPU; torch's own on a GPU.
         precision: Number format in use.
         num_parameters: Weights of the model.
         rows: Training rows.
@@ -70,6 +72,7 @@ class Parts:
     is_resized: bool
     engine: Any
     tokenizer: Any
+    dropout: DropoutSource | None
     precision: Precision
     num_parameters: int
     rows: Rows
@@ -108,6 +111,7 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     rows = _load_rows(settings, tokenizer=tokenizer, special=special)
     schedule = Schedule(rows[Split.TRAIN], shape=shape, seed=settings.seed)
     precision = worker_precision(train)
+    dropout = None if train.use_gpu else use_cheap_dropout(model)
     return Parts(
         folder=folder,
         digest=digest,
@@ -117,6 +121,7 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
             model, train=train, shape=shape, precision=precision, is_resized=is_resized
         ),
         tokenizer=tokenizer,
+        dropout=dropout,
         precision=precision,
         num_parameters=num_parameters(model),
         rows=rows[Split.TRAIN],

@@ -135,7 +135,7 @@ class Worker:
         self._prepare_instructions(step, parts)
         self._set_rates(step)
         for number in self._numbers(len(parts)):
-            torch.manual_seed(_micro_seed(self._settings.seed, step, number))
+            self._seed_dropout(step, number)
             batch = self._batch(parts, number, spelling=epoch)
             loss, hidden = self._forward(batch)
             # DeepSpeed averages over workers; the mean wanted is over the global batch's tokens.
@@ -238,6 +238,14 @@ class Worker:
                 "precision": self._parts.precision.value,
             }
             self._settings.run.write_json(RESULT_FILE, result)
+
+    def _seed_dropout(self, step: int, number: int) -> None:
+        # A micro batch drops the same elements on whichever worker it runs.
+        sequence = np.random.SeedSequence((self._settings.seed, step, number))
+        seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(seed)
+        if self._parts.dropout is not None:
+            self._parts.dropout.seed(seed)
 
     def _numbers(self, num_parts: int) -> range:
         # Every worker takes as many micro batches as any other; those past the end count nothing.
@@ -393,8 +401,3 @@ def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: 
     if progress.step >= num_steps:
         return replace(progress, stop_reason="all steps done")
     return progress
-
-
-def _micro_seed(seed: int, step: int, number: int) -> int:
-    """Seed of a micro batch's dropout, the same on whichever worker it runs."""
-    return int(np.random.SeedSequence((seed, step, number)).generate_state(1, np.uint64)[0] >> 1)

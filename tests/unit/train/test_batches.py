@@ -13,7 +13,9 @@ from raycrp.train.batches import (
 )
 from raycrp.train.tokens import Texts, TokenTable
 
-LENGTHS = np.random.default_rng(0).integers(10, 200, size=1_003)
+RNG = np.random.default_rng(0)
+LENGTHS = RNG.integers(10, 200, size=4_003)
+TARGETS = RNG.integers(5, 100, size=4_003)
 
 
 def shape(batch_size=32, *, micro=None, workers=1, budget=1_000_000):
@@ -21,15 +23,15 @@ def shape(batch_size=32, *, micro=None, workers=1, budget=1_000_000):
 
 
 def test_every_row_occurs_once_in_an_epoch():
-    batches = plan_epoch(LENGTHS, batch_size=32, seed=1, epoch=0)
-    assert len(batches) == num_batches(1_003, batch_size=32) == 32
-    assert sorted(np.concatenate(batches).tolist()) == list(range(1_003))
-    assert sorted(map(len, batches)) == [11] + [32] * 31
+    batches = plan_epoch(LENGTHS, TARGETS, batch_size=32, seed=1, epoch=0)
+    assert len(batches) == num_batches(4_003, batch_size=32) == 126
+    assert sorted(np.concatenate(batches).tolist()) == list(range(4_003))
+    assert sorted(map(len, batches)) == [3] + [32] * 125
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     def order(**what):
-        return np.concatenate(plan_epoch(LENGTHS, batch_size=32, **what)).tolist()
+        return np.concatenate(plan_epoch(LENGTHS, TARGETS, batch_size=32, **what)).tolist()
 
     assert order(seed=1, epoch=3) == order(seed=1, epoch=3)
     assert order(seed=1, epoch=3) != order(seed=1, epoch=4)
@@ -38,17 +40,19 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 def test_batches_hold_rows_of_similar_length():
     def padding(batches):
-        places = sum(len(rows) * LENGTHS[rows].max() for rows in batches)
-        return 1 - LENGTHS.sum() / places
+        places = sum(len(rows) * (LENGTHS[rows].max() + TARGETS[rows].max()) for rows in batches)
+        return 1 - (LENGTHS.sum() + TARGETS.sum()) / places
 
-    shuffled = np.array_split(np.random.default_rng(0).permutation(1_003), 32)
-    bucketed = plan_epoch(LENGTHS, batch_size=32, seed=1, epoch=0)
+    shuffled = np.array_split(np.random.default_rng(0).permutation(4_003), 126)
+    by_input = np.array_split(np.argsort(LENGTHS), 126)
+    bucketed = plan_epoch(LENGTHS, TARGETS, batch_size=32, seed=1, epoch=0)
     assert padding(shuffled) > 0.4
-    assert padding(bucketed) < 0.05
+    assert padding(bucketed) < 0.1 < padding(by_input)
 
 
 def test_long_batches_do_not_come_in_order_of_length():
-    means = [LENGTHS[b].mean() for b in plan_epoch(LENGTHS, batch_size=32, seed=1, epoch=0)]
+    batches = plan_epoch(LENGTHS, TARGETS, batch_size=32, seed=1, epoch=0)
+    means = [LENGTHS[rows].mean() for rows in batches]
     steps = np.sign(np.diff(means))
     assert 0.2 < (steps > 0).mean() < 0.8
 
