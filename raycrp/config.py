@@ -130,6 +130,7 @@ class TrainReactionType(StrEnum):
     """Where the reaction type in a training prompt comes from."""
 
     CLUSTER = "cluster"
+    CROSS_FITTED = "cross_fitted"
     PREDICTED = "predicted"
 
 
@@ -426,7 +427,8 @@ class PromptConfig(Section):
     use_reaction_type: bool = True
     """Whether the prompt names the reaction type."""
     train_reaction_type: TrainReactionType = TrainReactionType.CLUSTER
-    """Whose reaction types training prompts carry: k-means' (the paper) or LLM-RT's."""
+    """Whose reaction types training prompts carry: k-means' (the paper), those of LLM-RTs that did
+    not see the row (``elicit.cross_fit_folds``), or those of the LLM-RT trained on it."""
     refresh_steps: int | None = Field(default=50, ge=1)
     """Training steps between refreshes of adaptive instructions by the live encoder. 1 is the
     paper: each step encodes its inputs once more to choose. Above 1 a row's next instruction is
@@ -580,6 +582,15 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
 
+    @model_validator(mode="after")
+    def _check_cross_fit(self) -> Self:
+        asks = self.prompt.train_reaction_type is TrainReactionType.CROSS_FITTED
+        if asks and self.elicit.cross_fit_folds == 0:
+            raise ValueError(
+                "prompt.train_reaction_type 'cross_fitted' needs elicit.cross_fit_folds, such as 5"
+            )
+        return self
+
 
 def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> Config:
     """Merge YAML files and ``section.key=value`` overrides, later ones winning.
@@ -660,7 +671,7 @@ def _explain(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key; known: {', '.join(_known_keys(problem['loc']))}"
-        lines.append(f"{where}: {message}")
+        lines.append(f"{where}: {message}" if where else message)
     return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ class RtSource(StrEnum):
     """Where the reaction type in a prompt comes from."""
 
     CLUSTER = "cluster"
+    CROSS_FITTED = "cross_fitted"
     PREDICTED = "predicted"
     NONE = "none"
 

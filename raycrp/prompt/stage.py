@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 LLM_CRP_DIR = "prompt/llm_crp"
 ELICIT_SUMMARY = "elicit/summary.json"
+_TRAIN_TYPES = {
+    TrainReactionType.CLUSTER: "elicit/reaction_types",
+    TrainReactionType.CROSS_FITTED: "elicit/cross_fitted",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -121,11 +125,9 @@ class PromptWriter:
 
     def __init__(self, run: RunFolder, settings: PromptSettings) -> None:
         self._settings = settings
-        self._clusters: dict[int, int] | None = None
+        self._train_types = _read_train_types(run, settings.train_reaction_type)
         self._encoder: TextEncoder | None = None
         self._template_vectors: dict[Task, np.ndarray] = {}
-        if settings.train_reaction_type is TrainReactionType.CLUSTER:
-            self._clusters = _read_clusters(run)
         if settings.instruction is InstructionChoice.ADAPTIVE:
             self._encoder = _load_encoder(run, settings)
 
@@ -166,15 +168,16 @@ class PromptWriter:
         if not self._settings.use_reaction_type:
             return [None] * len(row_ids), RtSource.NONE
         # Clusters saw the output: they may name the types of training rows alone.
-        if self._clusters is None or split is not Split.TRAIN:
+        if self._train_types is None or split is not Split.TRAIN:
             return predicted, RtSource.PREDICTED
-        missing = [row_id for row_id in row_ids if row_id not in self._clusters]
+        kind = self._settings.train_reaction_type
+        missing = [row_id for row_id in row_ids if row_id not in self._train_types]
         if missing:
             raise RunError(
-                f"elicit/reaction_types lacks {len(missing)} training rows, first row_id "
+                f"{_TRAIN_TYPES[kind]} lacks {len(missing)} training rows, first row_id "
                 f"{missing[0]}; run the elicit stage again"
             )
-        return [self._clusters[row_id] for row_id in row_ids], RtSource.CLUSTER
+        return [self._train_types[row_id] for row_id in row_ids], RtSource(kind)
 
     def _choices(
         self, row_ids: Sequence[int], tasks: Sequence[Task], inputs: Sequence[str]
@@ -241,8 +244,12 @@ def _write_prompts(
     return {split.value: num_rows[f"annotate/{split}"] for split in Split}
 
 
-def _read_clusters(run: RunFolder) -> dict[int, int]:
-    table = run.read_table("elicit/reaction_types", columns=["row_id", "reaction_type"])
+def _read_train_types(run: RunFolder, kind: TrainReactionType) -> dict[int, int] | None:
+    """Reaction type by row id of D_train; None where LLM-RT's own are asked for."""
+    folder = _TRAIN_TYPES.get(kind)
+    if folder is None:
+        return None
+    table = run.read_table(folder, columns=["row_id", "reaction_type"])
     return dict(zip(table["row_id"].to_pylist(), table["reaction_type"].to_pylist(), strict=True))
 
 

@@ -58,6 +58,7 @@ def test_every_mistake_is_named_in_one_message(tmp_path):
         ("data.tasks=[forward,forward]", "each once"),
         ("elicit.num_clusters=[1,3]", "at least 2"),
         ("evaluate.top_k=50", "cannot exceed num_beams"),
+        ("prompt.train_reaction_type=cross_fitted", "needs elicit.cross_fit_folds"),
         ("model.llm_rt.name_or_path=t5-small", "either preset or name_or_path"),
     ],
 )

@@ -75,6 +75,18 @@ def test_other_splits_carry_what_was_named_from_the_input(run, split):
     assert first["rt_source"] == second["rt_source"] == "predicted"
 
 
+def test_training_rows_can_carry_what_folds_named(run):
+    for task in (Task.FORWARD, Task.REAGENT):
+        table = run.read_table(f"elicit/reaction_types/{task}.parquet")
+        named = table.set_column(2, "reaction_type", pa.array([4], pa.int32()))
+        run.write_table(f"elicit/cross_fitted/{task}.parquet", named)
+    first, second = prompts(
+        run, split=Split.TRAIN, train_reaction_type=TrainReactionType.CROSS_FITTED
+    )
+    assert (first["reaction_type"], first["rt_source"]) == (4, "cross_fitted")
+    assert "type is G4. " in second["prompt"]
+
+
 def test_training_rows_can_carry_the_prediction_too(run):
     first, _ = prompts(run, split=Split.TRAIN, train_reaction_type=TrainReactionType.PREDICTED)
     assert (first["reaction_type"], first["rt_source"]) == (1, "predicted")
