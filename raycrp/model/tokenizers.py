@@ -64,7 +64,12 @@ class TokenizerReport:
 
 @dataclass(frozen=True)
 class PreparedTokenizer:
-    """A tokenizer that is ready for a run, and what had to be done to it."""
+    """A tokenizer that is ready for a run.
+
+    Args:
+        tokenizer: The tokenizer, still to be saved.
+        report: What had to be done to it.
+    """
 
     tokenizer: "PreTrainedTokenizerBase"
     report: TokenizerReport
@@ -130,7 +135,7 @@ def complete_tokenizer(
     r"""Add the SMILES characters that a published tokenizer cannot read (T5's lacks ``\\``).
 
     Args:
-        tokenizer: Changed in place.
+        tokenizer: Changed in place, or replaced by one that reads no spaces after added tokens.
         smiles: SMILES texts of the data; their characters are added too.
     """
     texts: list[str] = []
