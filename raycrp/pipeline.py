@@ -14,7 +14,15 @@ from raycrp.data.stage import run_data
 from raycrp.elicit.stage import run_elicit
 from raycrp.embed.stage import run_embed
 from raycrp.evaluate.stage import run_evaluate
-from raycrp.plan import Stage, finish_stage, needed_stages, stage_statuses, start_stage
+from raycrp.metrics import note_progress, stage_shown
+from raycrp.plan import (
+    Stage,
+    StageStatus,
+    finish_stage,
+    needed_stages,
+    stage_statuses,
+    start_stage,
+)
 from raycrp.prompt.stage import run_prompt
 from raycrp.prompt.templates import prompt_words
 from raycrp.report.stage import run_report
@@ -36,24 +44,31 @@ def run_pipeline(config: Config, *, until: Stage = Stage.REPORT) -> RunFolder:
         The run folder.
     """
     run = RunFolder(config.run.storage, config.run.name)
-    digest = inputs_digest(config.data)
     _write_settings(config, run)
-    with connected_ray(num_cpus=config.run.num_cpus):
-        for stage in needed_stages(until):
-            _run_stage(stage, config, run, digest)
+    wanted = needed_stages(until)
+    statuses = stage_statuses(config, run, inputs_digest=inputs_digest(config.data))
+    waiting = [status for status in statuses if status.stage in wanted and not status.is_done]
+    done = [status.stage for status in statuses if status.is_done and status.stage in wanted]
+    if done:
+        logger.info("done already: %s", ", ".join(done))
+    if waiting:
+        with connected_ray(num_cpus=config.run.num_cpus):
+            for status in waiting:
+                _run_stage(status, config, run)
     return run
 
 
-def _run_stage(stage: Stage, config: Config, run: RunFolder, inputs: str) -> None:
-    status = stage_statuses(config, run, inputs_digest=inputs)[list(Stage).index(stage)]
-    if status.is_done:
-        logger.info("%s: done already", stage)
-        return
+def _run_stage(status: StageStatus, config: Config, run: RunFolder) -> None:
+    stage = status.stage
     logger.info("%s: %s", stage, "resuming" if status.is_started else "starting")
     started = time.monotonic()
     start_stage(run, status)
-    summary = STAGE_FUNCTIONS[stage](config, run)
+    with stage_shown(stage.value, run=run.name):
+        summary = STAGE_FUNCTIONS[stage](config, run)
     summary["seconds"] = round(time.monotonic() - started, 1)
+    note_progress(
+        run=run.name, stage=stage.value, rows=summary["rows_out"], rejected=summary["rejected"]
+    )
     finish_stage(run, status, summary=summary)
     logger.info("%s: finished in %.1f s", stage, summary["seconds"])
 
