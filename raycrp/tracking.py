@@ -22,6 +22,7 @@ METRICS: Mapping[str, str] = {
     "gradient_norm": "Norm of the gradient before clipping, last step",
     "epoch": "Passes over the training rows",
     "samples_per_s": "Training rows per second, all workers together",
+    "samples_per_cpu_s": "Training rows per second of CPU time, all workers' processes together",
     "tokens_per_s": "Real tokens per second, prompts and targets, all workers together",
     "padding_share": "Share of the positions computed that are padding",
     "micro_batches": "Micro batches of the last step, all workers together",

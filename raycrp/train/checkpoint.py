@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,26 @@ class Progress:
     best_step: int = 0
     num_worse: int = 0
     stop_reason: str = ""
+
+
+def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: int) -> Progress:
+    """How far training is after a validation, and whether it is over.
+
+    Args:
+        progress: Before it.
+        loss: Validation loss.
+        num_steps: Steps of the whole training.
+        patience: Validations without a lower loss before training stops.
+    """
+    if progress.best_loss is None or loss < progress.best_loss:
+        progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
+    else:
+        progress = replace(progress, num_worse=progress.num_worse + 1)
+    if progress.num_worse >= patience:
+        return replace(progress, stop_reason=f"no lower validation loss in {patience} validations")
+    if progress.step >= num_steps:
+        return replace(progress, stop_reason="all steps done")
+    return progress
 
 
 @dataclass(frozen=True)

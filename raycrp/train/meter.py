@@ -28,8 +28,7 @@ class Meter:
         self._world_size = world_size
         self._device = device
         self._line_time = 0.0
-        self._paused_at: float | None = None
-        self._paused_s = 0.0
+        self._paused_at: tuple[float, float] | None = None
         self._clear()
 
     def add(self, batch: Batch, *, loss: torch.Tensor) -> None:
@@ -46,25 +45,27 @@ class Meter:
 
     def pause(self) -> None:
         """Leave out the time from now on, spent on other things than training."""
-        self._paused_at = time.monotonic()
+        self._paused_at = (time.monotonic(), time.process_time())
 
     def resume(self) -> None:
         """Count time again."""
         if self._paused_at is not None:
-            self._paused_s += time.monotonic() - self._paused_at
+            self._paused_s += time.monotonic() - self._paused_at[0]
+            self._cpu_paused_s += time.process_time() - self._paused_at[1]
             self._paused_at = None
 
     def read(self) -> dict[str, float]:
         """Metrics since the last reading, over all workers; every worker calls this."""
-        sums = torch.stack(
-            [self._loss, *(torch.tensor(float(n)).to(self._loss) for n in self._counts())]
-        )
+        cpu_s = time.process_time() - self._cpu_started - self._cpu_paused_s
+        counts = torch.tensor([self._tokens, self._places, cpu_s]).to(self._loss)
+        sums = torch.cat([self._loss.reshape(1), counts])
         dist.all_reduce(sums)
-        loss, tokens, places = sums.tolist()
+        loss, tokens, places, cpu_s = sums.tolist()
         seconds = max(1e-9, time.monotonic() - self._started - self._paused_s)
         metrics = {
             "loss": loss / self._targets,
             "samples_per_s": self._rows / seconds,
+            "samples_per_cpu_s": self._rows / max(1e-9, cpu_s),
             "tokens_per_s": tokens / seconds,
             "padding_share": 1 - tokens / places,
             "memory_gib": peak_memory_bytes(self._device) / _BYTES_PER_GIB,
@@ -96,14 +97,11 @@ class Meter:
             f"at step {progress.best_step}{ending}"
         )
 
-    def _counts(self) -> tuple[int, int]:
-        return self._tokens, self._places
-
     def _clear(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
         self._tokens = self._places = self._rows = self._targets = 0
-        self._started = time.monotonic()
-        self._paused_s = 0.0
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
+        self._paused_s = self._cpu_paused_s = 0.0
 
 
 def peak_memory_bytes(device: Any) -> int:

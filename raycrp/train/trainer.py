@@ -60,6 +60,7 @@ def _train_on_ray(settings: WorkerSettings) -> None:
             storage_path=settings.run.uri(RAY_DIR),
             failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.num_checkpoints),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     try:

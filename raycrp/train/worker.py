@@ -19,7 +19,7 @@ from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage
 from raycrp.train.batches import IGNORED_LABEL, Batch
-from raycrp.train.checkpoint import Progress
+from raycrp.train.checkpoint import Progress, next_progress
 from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.instructions import Instructions
 from raycrp.train.meter import Meter
@@ -147,6 +147,10 @@ class Worker:
         self._meter.end_step(num_rows=sum(map(len, parts)), num_targets=num_targets)
         self.progress = replace(self.progress, step=step + 1)
         self._after_step(len(parts))
+
+    def read_meter(self) -> dict[str, float]:
+        """Speed, loss and padding since the last reading; every worker calls this."""
+        return self._meter.read()
 
     def is_validation_due(self) -> bool:
         """Whether it is time to validate."""
@@ -381,23 +385,3 @@ class Worker:
     def _say(self, message: str, *values: Any) -> None:
         if self._session.rank == 0:
             logger.info(message, *values)
-
-
-def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: int) -> Progress:
-    """How far training is after a validation, and whether it is over.
-
-    Args:
-        progress: Before it.
-        loss: Validation loss.
-        num_steps: Steps of the whole training.
-        patience: Validations without a lower loss before training stops.
-    """
-    if progress.best_loss is None or loss < progress.best_loss:
-        progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
-    else:
-        progress = replace(progress, num_worse=progress.num_worse + 1)
-    if progress.num_worse >= patience:
-        return replace(progress, stop_reason=f"no lower validation loss in {patience} validations")
-    if progress.step >= num_steps:
-        return replace(progress, stop_reason="all steps done")
-    return progress

@@ -1,7 +1,6 @@
 import pytest
 
-from raycrp.train.checkpoint import Progress
-from raycrp.train.worker import next_progress
+from raycrp.train.checkpoint import Progress, next_progress
 
 
 def run(losses, *, patience=2, num_steps=1_000):
