@@ -55,13 +55,7 @@ def _train_on_ray(settings: WorkerSettings) -> None:
         train_loop_config={"settings": settings},
         scaling_config=ray.train.ScalingConfig(**_scaling(train)),
         torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo"),
-        run_config=ray.train.RunConfig(
-            name=RAY_RUN_NAME,
-            storage_path=settings.run.uri(RAY_DIR),
-            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.num_checkpoints),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-        ),
+        run_config=ray.train.RunConfig(**_policies(settings)),
     )
     try:
         trainer.fit()
@@ -78,6 +72,19 @@ def _scaling(train: TrainConfig) -> dict[str, Any]:
         "use_gpu": train.use_gpu,
         "resources_per_worker": resources,
         "elastic_resize_monitor_interval_s": train.resize_interval_s,
+    }
+
+
+def _policies(settings: WorkerSettings) -> dict[str, Any]:
+    import ray.train
+
+    train = settings.train
+    return {
+        "name": RAY_RUN_NAME,
+        "storage_path": settings.run.uri(RAY_DIR),
+        "failure_config": ray.train.FailureConfig(max_failures=train.max_failures),
+        "checkpoint_config": ray.train.CheckpointConfig(num_to_keep=train.num_checkpoints),
+        "logging_config": ray.train.LoggingConfig(log_level="WARNING"),
     }
 
 
