@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import ray
 
 from raycrp import errors
+from raycrp.metrics import note_progress
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -160,10 +161,14 @@ def _run_job(
         num_cpus=1,
         num_gpus=gpus_per_actor or None,
     )
-    last_line = time.monotonic()
+    run_name, num_wanted = worker_arguments["run"].name, sum(shard.length for shard in shards)
+    last_line, num_rows = time.monotonic(), 0
     for number, report in enumerate(reports.iter_rows(), start=1):
         if report["error_type"]:
             raise getattr(errors, report["error_type"])(report["message"])
+        num_rows += report["length"]
+        stage = report["target"].partition("/")[0]
+        note_progress(run=run_name, stage=stage, rows=num_rows, wanted=num_wanted)
         if time.monotonic() - last_line >= PROGRESS_INTERVAL_S:
             last_line = time.monotonic()
             logger.info("%s: %d of %d shards", report["target"], number, len(shards))
@@ -187,7 +192,7 @@ class _ShardWorker:
         """Errors of ours are reported as rows, since Ray Data would hide them in its own."""
         reports = []
         for values in batch.to_pylist():
-            report = {"target": values["target"], "error_type": "", "message": ""}
+            report = {**values, "error_type": "", "message": ""}
             try:
                 self._write_shard(Shard(**values))
             except errors.RaycrpError as error:

@@ -35,8 +35,8 @@ class CommandLine:
         """The whole tiny run."""
         return self("run", str(CONFIG), f"run.storage={self.storage}", *overrides)
 
-    def run_and_kill(self, stage: str, *, delay_s: float) -> None:
-        """Start the tiny run and SIGKILL its driver so long after ``stage`` has started."""
+    def run_and_kill(self, marker: str, *, delay_s: float) -> None:
+        """Start the tiny run and SIGKILL its driver so long after a file or folder appears."""
         with self._log_path.open("ab") as log:
             driver = subprocess.Popen(
                 [sys.executable, "-m", "raycrp", "run", str(CONFIG), f"run.storage={self.storage}"],
@@ -44,7 +44,7 @@ class CommandLine:
                 stderr=log,
                 env=self._environment(),
             )
-        self._wait_for(driver, f"{stage}/_STARTED.json")
+        self._wait_for(driver, marker)
         time.sleep(delay_s)
         assert driver.poll() is None, f"the run ended by itself: {self._log_path.read_text()}"
         os.kill(driver.pid, signal.SIGKILL)
