@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
 from raycrp.chem.molecules import MoleculeError, MoleculeFault
@@ -106,7 +106,8 @@ def read_graph(smiles: str) -> MoleculeGraph:
     Raises:
         MoleculeError: If RDKit cannot read it.
     """
-    mol = Chem.MolFromSmiles(smiles)
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
     if mol is None or not mol.GetNumAtoms():
         raise MoleculeError(MoleculeFault.UNPARSABLE, f"RDKit cannot read {smiles!r}")
     atoms = _atom_graph(mol)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from raycrp.chem.corpus_blocks import read_package_yaml
 from raycrp.chem.molecules import MoleculeError, MoleculeFault
@@ -26,7 +26,8 @@ def group_counts(molecule: str) -> Counter[str]:
     Raises:
         MoleculeError: If RDKit cannot read it.
     """
-    mol = Chem.MolFromSmiles(molecule)
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(molecule)
     if mol is None:
         raise MoleculeError(MoleculeFault.UNPARSABLE, f"RDKit cannot read {molecule!r}")
     counts = {name: len(mol.GetSubstructMatches(group)) for name, group in _groups().items()}

@@ -97,3 +97,8 @@ def test_alike_atoms_share_their_environments_in_any_spelling():
 def test_text_that_is_no_molecule_is_named():
     with pytest.raises(MoleculeError, match="C1CC"):
         match_reaction("C1CC", product="CCO")
+
+
+def test_rdkit_says_nothing_about_bare_protons(capfd):
+    match_reaction("CC(=O)[O-].[H+]", product="CC(=O)O")
+    assert "not removing hydrogen" not in capfd.readouterr().err
