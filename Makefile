@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -78,6 +78,7 @@ class Encoding(StrEnum):
     INNER_PRODUCT = "inner_product"
     ELEMENTWISE_PRODUCT = "elementwise_product"
     FINGERPRINT = "fingerprint"
+    CHANGE = "change"
 
 
 PAPER_ENCODINGS = (

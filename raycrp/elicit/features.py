@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raycrp.chem.changes import NUM_FEATURES, change_vectors
 from raycrp.chem.fingerprints import DIM, difference_fingerprints
 from raycrp.chem.reactions import Reaction, task_reaction
 from raycrp.config import Encoding, Task
@@ -21,10 +22,11 @@ ROWS = "data/rows/train"
 
 FEATURES: Mapping[Encoding, Callable[[Sequence[Reaction]], FloatArray]] = {
     Encoding.FINGERPRINT: difference_fingerprints,
+    Encoding.CHANGE: change_vectors,
 }
 """Functions of reactions alone, so that shards can be made anywhere in any order."""
 
-DIMS: Mapping[Encoding, int] = {Encoding.FINGERPRINT: DIM}
+DIMS: Mapping[Encoding, int] = {Encoding.FINGERPRINT: DIM, Encoding.CHANGE: NUM_FEATURES}
 
 
 def features_dir(encoding: Encoding) -> str:

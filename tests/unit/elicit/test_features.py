@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raycrp.chem.changes import CHANGE_FEATURES
 from raycrp.chem.fingerprints import difference_fingerprints
 from raycrp.chem.reactions import Reaction
 from raycrp.config import Encoding
@@ -32,6 +33,15 @@ def test_every_task_describes_its_reaction():
     expected = difference_fingerprints([AMINATION, AMINATION, ESTER])
     assert table["row_id"].to_pylist() == [4, 5, 6]
     assert np.array(table["vector"].to_pylist()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_changes_are_told_from_the_reaction_whatever_the_task():
+    table = FeatureMaker(Encoding.CHANGE)(ROWS)
+    forward, retro, ester = (np.array(row) for row in table["vector"].to_pylist())
+    made = [CHANGE_FEATURES[place] for place in np.flatnonzero(forward > 0)]
+    assert (forward == retro).all()
+    assert "carbon-hetero made" in made
+    assert (forward != ester).any()
 
 
 @pytest.fixture
