@@ -15,7 +15,7 @@ from raycrp.submit import SubmitOptions, plain_command, submit_entrypoint
 
 pytestmark = pytest.mark.integration
 
-CONFIG = str(Path(__file__).parents[1] / "e2e" / "tiny.yaml")
+CONFIG = str(Path(__file__).parents[2] / "tune_configs" / "demo.yaml")
 JOB = """
 import os, pathlib, signal, sys
 print("address", bool(os.environ.get("RAY_ADDRESS")), "token", os.environ.get("RAY_AUTH_MODE"))
@@ -142,7 +142,10 @@ def test_without_a_token_or_with_a_wrong_one_it_is_refused(head, client, tmp_pat
     if token is not None:
         environment["RAY_AUTH_TOKEN"] = token
     result = subprocess.run(
-        [sys.executable, "-m", "raycrp", "submit", CONFIG, "--address", head.address],
+        [
+            *(sys.executable, "-m", "raycrp", "submit", CONFIG),
+            *(f"run.storage={tmp_path}", "--address", head.address),
+        ],
         env=environment,
         capture_output=True,
         text=True,
