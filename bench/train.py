@@ -27,18 +27,16 @@ import ray
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from raycrp.config import (
-    Backbone,
-    Config,
+from raycrp.choices import (
     Device,
     InstructionChoice,
     Launcher,
     Preset,
     Spelling,
     Task,
-    TrainConfig,
     TrainReactionType,
 )
+from raycrp.config import Backbone, Config, TrainConfig
 from raycrp.model.t5 import save_backbone
 from raycrp.model.tokenizers import prepare_tokenizer
 from raycrp.prompt.stage import PromptSettings, PromptWriter

@@ -5,7 +5,6 @@ comes out; changing it never makes a finished stage run again.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,6 +20,26 @@ from pydantic import (
 )
 from yaml import YAMLError
 
+from raycrp.choices import (
+    PAPER_ENCODINGS,
+    DataSource,
+    Decay,
+    Device,
+    Encoding,
+    InstructionChoice,
+    LabelerKind,
+    Launcher,
+    LeakPolicy,
+    Notation,
+    Precision,
+    Preset,
+    Scope,
+    Search,
+    SelectionRule,
+    Spelling,
+    Task,
+    TrainReactionType,
+)
 from raycrp.errors import ConfigError
 
 
@@ -29,150 +48,6 @@ class _Execution:
 
 
 EXECUTION = _Execution()
-
-
-class Task(StrEnum):
-    """The three prediction tasks."""
-
-    FORWARD = "forward"
-    RETROSYNTHESIS = "retrosynthesis"
-    REAGENT = "reagent"
-
-
-class DataSource(StrEnum):
-    """Where the reactions come from."""
-
-    CORPUS = "corpus"
-    MOL_INSTRUCTIONS = "mol_instructions"
-    REACTIONS = "reactions"
-    HUB = "hub"
-
-
-class Notation(StrEnum):
-    """How molecules are written in a file."""
-
-    SMILES = "smiles"
-    SELFIES = "selfies"
-
-
-class LeakPolicy(StrEnum):
-    """What happens to a training row whose reaction is in a validation or test split."""
-
-    REJECT = "reject"
-    REPORT = "report"
-
-
-class Preset(StrEnum):
-    """From-scratch T5 sizes."""
-
-    TINY = "tiny"
-    SMALL = "small"
-
-
-class Encoding(StrEnum):
-    """Which vectors describe a reaction to k-means (METHOD section 2)."""
-
-    OUTPUT = "output"
-    DIFFERENCE = "difference"
-    CONCAT = "concat"
-    INNER_PRODUCT = "inner_product"
-    ELEMENTWISE_PRODUCT = "elementwise_product"
-    FINGERPRINT = "fingerprint"
-    CHANGE = "change"
-
-
-PAPER_ENCODINGS = (
-    Encoding.OUTPUT,
-    Encoding.DIFFERENCE,
-    Encoding.CONCAT,
-    Encoding.INNER_PRODUCT,
-)
-"""The four of the paper; the others are ours."""
-
-
-class LabelerKind(StrEnum):
-    """How LLM-RT names a reaction type."""
-
-    HEAD = "head"
-    T5 = "t5"
-
-
-class Scope(StrEnum):
-    """What a reaction type belongs to (METHOD section 6.6)."""
-
-    TASK = "task"
-    REACTION = "reaction"
-
-
-class Search(StrEnum):
-    """How the pairs of encoding and N are searched."""
-
-    GRID = "grid"
-    HALVING = "halving"
-
-
-class SelectionRule(StrEnum):
-    """Which trial of the sweep is the best (METHOD section 6.3)."""
-
-    ACCURACY = "accuracy"
-    FLOOR = "floor"
-    INFORMATION = "information"
-
-
-class InstructionChoice(StrEnum):
-    """How a row's instruction is chosen among the task's templates."""
-
-    ADAPTIVE = "adaptive"
-    RANDOM = "random"
-    FIXED = "fixed"
-
-
-class TrainReactionType(StrEnum):
-    """Where the reaction type in a training prompt comes from."""
-
-    CLUSTER = "cluster"
-    CROSS_FITTED = "cross_fitted"
-    PREDICTED = "predicted"
-
-
-class Precision(StrEnum):
-    """Number format of training."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Decay(StrEnum):
-    """How the step size falls after warm-up."""
-
-    COSINE = "cosine"
-    INVERSE_SQRT = "inverse_sqrt"
-    CONSTANT = "constant"
-
-
-class Spelling(StrEnum):
-    """How the molecules of training rows are written."""
-
-    CANONICAL = "canonical"
-    RANDOMIZED = "randomized"
-    ALIGNED = "aligned"
-
-
-class Launcher(StrEnum):
-    """What starts the training workers."""
-
-    RAY = "ray"
-    LOCAL = "local"
-
-
-class Device(StrEnum):
-    """Where models run."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class Section(BaseModel):

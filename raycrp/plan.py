@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from raycrp.config import Config, DataSource, TrainConfig, dump_yaml, result_settings
+from raycrp.choices import DataSource
+from raycrp.config import Config, TrainConfig, dump_yaml, result_settings
 from raycrp.run import STARTED, SUCCESS, RunFolder
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import fs
 
-from raycrp.config import SelectionRule
+from raycrp.choices import SelectionRule
 from raycrp.elicit.select import Selection, select_trial
 from raycrp.errors import RunError
 from raycrp.plan import GRAPH, Stage

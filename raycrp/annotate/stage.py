@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raycrp.config import Config, Device, Task
+from raycrp.choices import Device, Task
+from raycrp.config import Config
 from raycrp.model.labeler import Labeler, load_labeler
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder

@@ -16,7 +16,7 @@ from typing import Any
 import selfies
 from rdkit import Chem, rdBase
 
-from raycrp.config import Notation
+from raycrp.choices import Notation
 from raycrp.errors import DataError
 
 MAX_MOLECULE_CHARS = 2_000

@@ -13,7 +13,7 @@ from raycrp.chem.molecules import (
     molecule_counter,
     split_molecules,
 )
-from raycrp.config import Notation, Task
+from raycrp.choices import Notation, Task
 from raycrp.errors import DataError
 
 ARROW = ">>"

@@ -16,7 +16,7 @@ import numpy as np
 from rdkit import Chem
 
 from raycrp.chem.reactions import ARROW
-from raycrp.config import Task
+from raycrp.choices import Task
 
 _NOWHERE = 2**31
 

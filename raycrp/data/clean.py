@@ -20,7 +20,7 @@ from raycrp.chem.reactions import (
     split_reagent_input,
     task_rows,
 )
-from raycrp.config import Notation, Task
+from raycrp.choices import Notation, Task
 from raycrp.data.molecule_reader import MoleculeReader
 from raycrp.data.read import SourceRow, Truth
 from raycrp.data.rejects import RejectReason

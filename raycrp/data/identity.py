@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raycrp.chem.molecules import molecule_counter
 from raycrp.chem.reactions import Reaction
-from raycrp.config import Task
+from raycrp.choices import Task
 
 _MASK = (1 << 64) - 1
 

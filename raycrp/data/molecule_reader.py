@@ -20,7 +20,7 @@ from raycrp.chem.molecules import (
     join_molecules,
 )
 from raycrp.chem.reactions import Reaction, RoleTexts, make_reaction
-from raycrp.config import Notation
+from raycrp.choices import Notation
 from raycrp.errors import DataError
 
 _BATCH_TEXTS = 512

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raycrp.config import DataConfig, DataSource, Notation, ReactionColumns, Task
+from raycrp.choices import DataSource, Notation, Task
+from raycrp.config import DataConfig, ReactionColumns
 from raycrp.data.files import (
     BrokenRow,
     DataFile,

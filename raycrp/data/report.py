@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.data.split import SPLITS, SharedReactions
 from raycrp.data.tables import ROWS_DIR
 from raycrp.run import RunFolder

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from raycrp.config import LeakPolicy, Task
+from raycrp.choices import LeakPolicy, Task
 from raycrp.data.identity import Identities
 from raycrp.errors import DataError
 from raycrp.schemas import Split

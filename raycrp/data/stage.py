@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from raycrp.config import Backbone, Config, DataConfig, Task
+from raycrp.choices import Task
+from raycrp.config import Backbone, Config, DataConfig
 from raycrp.data.clean import CleanRow, clean_rows
 from raycrp.data.read import read_rows
 from raycrp.data.rejects import RejectReason

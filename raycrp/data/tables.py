@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.data.clean import CleanRow, RejectedRow
 from raycrp.data.identity import Identities, ReactionIndex
 from raycrp.data.rejects import UNCOUNTED, RejectReason

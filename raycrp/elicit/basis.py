@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.elicit.rows import Basis, TaskRows, check_parts
 from raycrp.elicit.stored import StoredVectors
 from raycrp.elicit.vectors import Vectors

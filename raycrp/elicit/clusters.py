@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.encodings import encode_reactions
 from raycrp.elicit.vectors import Vectors
 

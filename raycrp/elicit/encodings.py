@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.vectors import Block
 from raycrp.errors import ElicitError
 

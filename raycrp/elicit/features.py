@@ -12,7 +12,7 @@ import pyarrow as pa
 from raycrp.chem.changes import NUM_FEATURES, change_vectors
 from raycrp.chem.fingerprints import DIM, difference_fingerprints
 from raycrp.chem.reactions import Reaction, task_reaction
-from raycrp.config import Encoding, Task
+from raycrp.choices import Encoding, Task
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import adjusted_mutual_info_score
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.clusters import (
     KMeansSettings,
     align_labels,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.elicit.cross_fit import cross_fit
 from raycrp.elicit.feedback import NO_TYPE, derive_seed, majority_type
 from raycrp.elicit.llm_rt import build_llm_rt

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raycrp.config import Device, LabelerKind
+from raycrp.choices import Device, LabelerKind
 from raycrp.elicit.feedback import LlmRt
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.tuning import TuningSettings, tune_encoder

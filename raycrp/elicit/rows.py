@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raycrp.config import Encoding, Task
+from raycrp.choices import Encoding, Task
 from raycrp.elicit.clusters import count_distinct
 from raycrp.elicit.stored import load_vectors
 from raycrp.elicit.vectors import Vectors

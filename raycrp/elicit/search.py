@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from raycrp.config import Encoding, LabelerKind, Scope, Task
+from raycrp.choices import Encoding, LabelerKind, Scope, Task
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.select import Selection
 from raycrp.elicit.sweep import SweepResources, run_sweep

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raycrp.config import Scope, SelectionRule
+from raycrp.choices import Scope, SelectionRule
 from raycrp.errors import ElicitError
 
 Rank = tuple[float, ...]

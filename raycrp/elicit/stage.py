@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycrp.config import Config, Scope, Search, Task
+from raycrp.choices import Scope, Search, Task
+from raycrp.config import Config
 from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.features import make_features

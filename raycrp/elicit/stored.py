@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.features import features_dir
 from raycrp.elicit.vectors import ArrayVectors, Block, Vectors
 from raycrp.errors import ElicitError

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.elicit.progress import SweepBoard
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.select import Selection

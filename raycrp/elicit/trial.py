@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raycrp.config import Encoding, Task
+from raycrp.choices import Encoding, Task
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.feedback import FeedbackSettings, LlmRt, RoundResult, derive_seed, run_rounds
 from raycrp.elicit.llm_rt import LlmRtSettings, build_llm_rt

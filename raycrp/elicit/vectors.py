@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raycrp.config import Config, Device
+from raycrp.choices import Device
+from raycrp.config import Config
 from raycrp.model.encode import Float32Array, TextEncoder, tokenize_texts
 from raycrp.model.t5 import prepare_tokenizer, save_backbone
 from raycrp.model.tokenizers import load_tokenizer_dir

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raycrp.chem.molecules import MAX_MOLECULE_CHARS, MoleculeError, canonical_smiles
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.prompt.templates import reaction_type_name
 
 if TYPE_CHECKING:

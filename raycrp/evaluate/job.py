@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raycrp.config import Device, EvaluateConfig, Task
+from raycrp.choices import Device, Task
+from raycrp.config import EvaluateConfig
 from raycrp.evaluate.predict import Predictor
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder

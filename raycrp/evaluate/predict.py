@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from raycrp.config import Device, InstructionChoice, Task
+from raycrp.choices import Device, InstructionChoice, Task
 from raycrp.errors import ModelError
 from raycrp.evaluate.answers import (
     Answer,

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.evaluate import molecules, text
 from raycrp.evaluate.bootstrap import (
     Estimate,

@@ -1,6 +1,6 @@
 """The prompt by which LLM-RT, as a T5, is asked for a reaction type."""
 
-from raycrp.config import Task
+from raycrp.choices import Task
 
 ANNOTATION_PROMPT = (
     "This is the {task} reaction prediction task, where the goal is to determine the type of the "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from raycrp.config import Device
+from raycrp.choices import Device
 from raycrp.model.t5 import load_encoder, resolve_device
 from raycrp.model.tokenizers import load_tokenizer_dir
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import softmax
 
-from raycrp.config import Device, LabelerKind, Task
+from raycrp.choices import Device, LabelerKind, Task
 from raycrp.errors import ModelError
 from raycrp.model.annotation import annotation_prompt
 from raycrp.model.decode import score_labels

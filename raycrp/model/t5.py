@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raycrp.config import Backbone, Device, Preset
+from raycrp.choices import Device, Preset
+from raycrp.config import Backbone
 from raycrp.errors import ModelError
 from raycrp.model.tokenizers import (
     PreparedTokenizer,

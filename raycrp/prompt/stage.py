@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from raycrp.config import (
-    Backbone,
-    Config,
-    Device,
-    InstructionChoice,
-    PromptConfig,
-    Task,
-    TrainReactionType,
-)
+from raycrp.choices import Device, InstructionChoice, Task, TrainReactionType
+from raycrp.config import Backbone, Config, PromptConfig
 from raycrp.errors import RunError
 from raycrp.prompt.select import (
     adaptability,

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.model.annotation import annotation_words
 
 TEMPLATES_FILE = "templates.yaml"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 

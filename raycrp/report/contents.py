@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from raycrp.config import Config, LeakPolicy, Task, TrainReactionType
+from raycrp.choices import LeakPolicy, Task, TrainReactionType
+from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval
 from raycrp.evaluate.tables import METRICS, Block, Score, format_score

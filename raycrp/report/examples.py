@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raycrp.chem.reactions import ARROW
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.evaluate.molecules import (
     Answers,
     read_molecules,

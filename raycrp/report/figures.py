@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from raycrp.config import Decay, Precision
+from raycrp.choices import Decay, Precision
 
 _ADAM_BETAS = (0.9, 0.999)
 

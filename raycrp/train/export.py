@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycrp.config import Config, Task
+from raycrp.choices import Task
+from raycrp.config import Config
 from raycrp.prompt.stage import read_num_types
 from raycrp.prompt.templates import (
     TEMPLATES_FILE,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raycrp.config import InstructionChoice
+from raycrp.choices import InstructionChoice
 from raycrp.model.encode import encode_token_ids, mean_pool, tokenize_texts
 from raycrp.prompt.select import adaptability, choose_instructions
 from raycrp.prompt.templates import load_templates

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from raycrp.config import Precision
+from raycrp.choices import Precision
 from raycrp.errors import TrainError
 
 _BF16_MAJOR = 8

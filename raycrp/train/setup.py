@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from raycrp.config import InstructionChoice, Precision, TrainConfig
+from raycrp.choices import InstructionChoice, Precision
+from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
 from raycrp.model.t5 import load_backbone, num_parameters
 from raycrp.prompt.stage import LLM_CRP_DIR

@@ -4,7 +4,8 @@ import logging
 import time
 from typing import Any
 
-from raycrp.config import Config, InstructionChoice
+from raycrp.choices import InstructionChoice
+from raycrp.config import Config
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 from raycrp.tracking import read_metrics

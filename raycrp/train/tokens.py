@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from raycrp.chem.spelling import SpelledPair, aligned_pair, randomized_pair
-from raycrp.config import Spelling, Task
+from raycrp.choices import Spelling, Task
 from raycrp.errors import TrainError
 from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.prompt.stage import LLM_CRP_DIR

@@ -5,7 +5,8 @@ import logging
 import os
 from typing import Any
 
-from raycrp.config import Launcher, TrainConfig
+from raycrp.choices import Launcher
+from raycrp.config import TrainConfig
 from raycrp.errors import ClusterError, RaycrpError, TrainError
 from raycrp.run import RunFolder
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession

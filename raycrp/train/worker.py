@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
-from raycrp.config import Precision
+from raycrp.choices import Precision
 from raycrp.errors import TrainError
 from raycrp.metrics import observe, set_gauge, set_training
 from raycrp.tracking import Tracker

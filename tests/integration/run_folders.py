@@ -6,7 +6,8 @@ import pyarrow as pa
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from raycrp.config import Backbone, Config, Device, Preset, Spelling, Task
+from raycrp.choices import Device, Preset, Spelling, Task
+from raycrp.config import Backbone, Config
 from raycrp.model.t5 import save_backbone
 from raycrp.model.tokenizers import prepare_tokenizer
 from raycrp.prompt.stage import PromptSettings, PromptWriter

@@ -14,7 +14,8 @@ from rdkit import Chem
 
 import raycrp.data.molecule_reader as molecule_reader
 from raycrp.chem.reactions import reaction_key
-from raycrp.config import Notation, Task, load_config
+from raycrp.choices import Notation, Task
+from raycrp.config import load_config
 from raycrp.data.molecule_reader import MoleculeReader
 from raycrp.data.stage import run_data
 from raycrp.errors import DataError, RejectLimitError

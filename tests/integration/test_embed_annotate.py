@@ -6,7 +6,8 @@ import pytest
 import ray
 
 from raycrp.annotate.stage import run_annotate
-from raycrp.config import Config, Device, Task
+from raycrp.choices import Device, Task
+from raycrp.config import Config
 from raycrp.embed.stage import run_embed
 from raycrp.model.encode import TextEncoder
 from raycrp.model.labeler import HeadLabeler, fit_head

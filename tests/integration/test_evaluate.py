@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from raycrp.config import Backbone, Config, Device, Preset, Task
+from raycrp.choices import Device, Preset, Task
+from raycrp.config import Backbone, Config
 from raycrp.evaluate.job import choose_rows
 from raycrp.evaluate.predict import load_predictor
 from raycrp.evaluate.stage import run_evaluate

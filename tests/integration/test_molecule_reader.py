@@ -11,7 +11,7 @@ pytestmark = pytest.mark.integration
 
 PARENT = """
 import sys, time
-from raycrp.config import Notation
+from raycrp.choices import Notation
 from raycrp.data.molecule_reader import MoleculeReader
 
 if __name__ == "__main__":

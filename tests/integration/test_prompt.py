@@ -5,7 +5,7 @@ import torch
 from run_folders import make_config, write_prompted_run
 from scipy.spatial.distance import cdist
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.prompt.templates import load_templates
 
 pytestmark = pytest.mark.integration

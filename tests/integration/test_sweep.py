@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from raycrp.config import Backbone, Config, Device, Preset, Task
+from raycrp.choices import Device, Preset, Task
+from raycrp.config import Backbone, Config
 from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.rows import load_task_rows
 from raycrp.elicit.stage import TRIAL_TABLE, run_elicit

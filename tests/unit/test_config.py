@@ -3,13 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raycrp.config import (
-    Config,
-    Section,
-    dump_yaml,
-    load_config,
-    result_settings,
-)
+from raycrp.config import Config, Section, dump_yaml, load_config, result_settings
 from raycrp.errors import ConfigError
 
 YAML_FILES = sorted(Path("tune_configs").rglob("*.yaml"))

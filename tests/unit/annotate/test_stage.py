@@ -6,7 +6,8 @@ import pytest
 
 from raycrp.annotate import stage
 from raycrp.annotate.stage import RowAnnotator
-from raycrp.config import Backbone, Device, Preset, Task
+from raycrp.choices import Device, Preset, Task
+from raycrp.config import Backbone
 from raycrp.model.encode import TextEncoder
 from raycrp.model.labeler import HeadLabeler, fit_head
 from raycrp.model.t5 import build_tokenizer, save_backbone

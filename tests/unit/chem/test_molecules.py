@@ -17,7 +17,7 @@ from raycrp.chem.molecules import (
     selfies_to_smiles,
     split_molecules,
 )
-from raycrp.config import Notation
+from raycrp.choices import Notation
 
 # What selfies.encoder writes for these SMILES.
 ETHANOL, BENZENE = "[C][C][O]", "[C][=C][C][=C][C][=C][Ring1][=Branch1]"

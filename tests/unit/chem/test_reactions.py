@@ -15,7 +15,7 @@ from raycrp.chem.reactions import (
     task_reaction,
     task_rows,
 )
-from raycrp.config import Notation, Task
+from raycrp.choices import Notation, Task
 
 ESTERIFICATION = Reaction("CC(=O)O.CO", "O=S(=O)(O)O", "COC(C)=O")
 

@@ -6,7 +6,7 @@ from rdkit import Chem
 
 from raycrp.chem.corpus import generate_corpus
 from raycrp.chem.spelling import aligned_pair, randomized_pair
-from raycrp.config import Task
+from raycrp.choices import Task
 
 # Acetyl chloride and 3-chloropropylamine give an amide.
 MAPPED = "Cl[C:1]([CH3:2])=[O:3].[NH2:4][CH2:5][CH2:6][CH2:7][Cl:8]>CCN(CC)CC>"

@@ -2,7 +2,7 @@ import pytest
 
 import raycrp.data.clean as clean
 import raycrp.data.molecule_reader as molecule_reader
-from raycrp.config import Notation, Task
+from raycrp.choices import Notation, Task
 from raycrp.data.clean import CleanRow, RejectedRow, clean_rows
 from raycrp.data.read import SourceRow
 from raycrp.data.rejects import RejectReason

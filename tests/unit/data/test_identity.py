@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 
 from raycrp.chem.reactions import Reaction, task_reaction, task_rows
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.data.identity import ReactionIndex
 
 

@@ -4,7 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycrp.config import Config, Notation, Task
+from raycrp.choices import Notation, Task
+from raycrp.config import Config
 from raycrp.data.read import inputs_digest, read_rows
 from raycrp.data.rejects import RejectReason
 from raycrp.errors import DataError

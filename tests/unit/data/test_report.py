@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.data.report import count_splits, count_tokens, iter_texts, leak_rows, report_text
 from raycrp.data.split import SharedReactions
 from raycrp.run import RunFolder

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycrp.config import LeakPolicy, Task
+from raycrp.choices import LeakPolicy, Task
 from raycrp.data.identity import Identities
 from raycrp.data.split import (
     NO_SPLIT,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from raycrp.config import Device, LabelerKind, Task
+from raycrp.choices import Device, LabelerKind, Task
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.tuning import TuningSettings

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.clusters import (
     KMeansSettings,
     align_labels,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.encodings import encode_reactions
 from raycrp.elicit.vectors import Block
 

@@ -7,7 +7,7 @@ import pytest
 from raycrp.chem.changes import CHANGE_FEATURES
 from raycrp.chem.fingerprints import difference_fingerprints
 from raycrp.chem.reactions import Reaction
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.elicit.encodings import encode_reactions
 from raycrp.elicit.features import FEATURES, FeatureMaker, features_dir
 from raycrp.elicit.stored import load_vectors

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raycrp.config import Encoding, Task
+from raycrp.choices import Encoding, Task
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.feedback import FeedbackSettings, derive_seed, run_rounds
 from raycrp.elicit.rows import TaskRows

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raycrp.config import Device, LabelerKind
+from raycrp.choices import Device, LabelerKind
 from raycrp.elicit.llm_rt import build_llm_rt
 from raycrp.model.labeler import load_labeler
 

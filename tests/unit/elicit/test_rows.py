@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raycrp.config import Encoding, Task
+from raycrp.choices import Encoding, Task
 from raycrp.elicit.rows import check_settings, load_task_rows
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder

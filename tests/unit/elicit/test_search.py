@@ -1,4 +1,4 @@
-from raycrp.config import Encoding, Scope, Task
+from raycrp.choices import Encoding, Scope, Task
 from raycrp.elicit.search import SearchResult, pick_survivors
 from raycrp.elicit.trial import Trial, describe_trial, parse_trial
 

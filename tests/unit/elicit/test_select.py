@@ -1,6 +1,6 @@
 import pytest
 
-from raycrp.config import Scope, SelectionRule
+from raycrp.choices import Scope, SelectionRule
 from raycrp.elicit.select import Selection, choose_trials, select_trial
 from raycrp.errors import ElicitError
 

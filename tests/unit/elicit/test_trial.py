@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raycrp.config import Device, Encoding, Task
+from raycrp.choices import Device, Encoding, Task
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.final import finish_task
 from raycrp.elicit.rows import Basis

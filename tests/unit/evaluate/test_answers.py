@@ -1,6 +1,6 @@
 import pytest
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.evaluate.answers import (
     Answer,
     Prediction,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.errors import ModelError
 from raycrp.evaluate import predict as module
 from raycrp.evaluate.predict import Predictor, load_predictor

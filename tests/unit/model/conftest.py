@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
 
-from raycrp.config import Backbone, Preset
+from raycrp.choices import Preset
+from raycrp.config import Backbone
 from raycrp.model.t5 import build_tokenizer, load_backbone, save_backbone
 
 # Threads that wait for each other on busy cores make small models a hundred times slower.

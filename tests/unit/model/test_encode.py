@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycrp.config import Device
+from raycrp.choices import Device
 from raycrp.model.encode import (
     TextEncoder,
     encode_texts,

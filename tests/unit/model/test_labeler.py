@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from raycrp.config import Device, Task
+from raycrp.choices import Device, Task
 from raycrp.errors import ModelError
 from raycrp.model.annotation import annotation_prompt
 from raycrp.model.encode import TextEncoder

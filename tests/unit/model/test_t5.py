@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from raycrp.config import Backbone, Device, Preset
+from raycrp.choices import Device, Preset
+from raycrp.config import Backbone
 from raycrp.errors import ModelError
 from raycrp.model.t5 import (
     load_backbone,

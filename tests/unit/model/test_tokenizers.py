@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from raycrp.config import Backbone, Preset, Task
+from raycrp.choices import Preset, Task
+from raycrp.config import Backbone
 from raycrp.errors import ModelError
 from raycrp.model.annotation import annotation_prompt
 from raycrp.model.tokenizers import (

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from raycrp.config import Device, InstructionChoice, Task, TrainReactionType
+from raycrp.choices import Device, InstructionChoice, Task, TrainReactionType
 from raycrp.errors import RunError
 from raycrp.prompt.stage import PromptSettings, PromptWriter
 from raycrp.run import RunFolder

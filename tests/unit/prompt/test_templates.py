@@ -1,6 +1,6 @@
 import re
 
-from raycrp.config import Task
+from raycrp.choices import Task
 from raycrp.prompt.templates import (
     compose_prompt,
     load_templates,

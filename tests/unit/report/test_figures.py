@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from raycrp.config import Encoding
+from raycrp.choices import Encoding
 from raycrp.report.figures import (
     SPARE_STYLES,
     STYLES,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from raycrp.config import Decay, Precision
+from raycrp.choices import Decay, Precision
 from raycrp.train.deepspeed import (
     decay_groups,
     deepspeed_settings,

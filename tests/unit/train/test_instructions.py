@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from raycrp.config import InstructionChoice
+from raycrp.choices import InstructionChoice
 from raycrp.train.batches import Batch
 from raycrp.train.instructions import Instructions, nearest_templates
 from raycrp.train.tokens import Texts, TokenTable

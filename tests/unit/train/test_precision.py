@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from raycrp.config import Precision
+from raycrp.choices import Precision
 from raycrp.errors import TrainError
 from raycrp.train.precision import LossScale, check_gpu_kernels, enable_fp16, resolve_precision
 

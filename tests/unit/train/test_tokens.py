@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raycrp.config import Spelling, Task
+from raycrp.choices import Spelling, Task
 from raycrp.errors import TrainError
 from raycrp.model.tokenizers import add_tokens, build_tokenizer
 from raycrp.prompt.templates import compose_prompt, load_templates, prompt_words, reaction_type_name
