@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= tune_configs/demo.yaml
+PYTEST_WORKERS ?= 2
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.complete
 
@@ -15,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
 
 test: lint
-	$(BIN)/pytest --durations=15
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
