@@ -97,6 +97,7 @@ class InstructionChoice(StrEnum):
     ADAPTIVE = "adaptive"
     RANDOM = "random"
     FIXED = "fixed"
+    NONE = "none"
 
 
 class TrainReactionType(StrEnum):

@@ -299,9 +299,11 @@ class PromptConfig(Section):
     """Instruction and reaction type in front of the input (Eq 10-12)."""
 
     instruction: InstructionChoice = InstructionChoice.ADAPTIVE
-    """How the instruction is chosen; ``random`` and ``fixed`` are controls."""
+    """How the instruction is chosen. ``random``, ``fixed`` and ``none`` are controls; ``none``
+    leaves the task's name alone in front, since a model of several tasks needs it."""
     use_reaction_type: bool = True
-    """Whether the prompt names the reaction type."""
+    """Whether the prompt names the reaction type; without it and with instruction ``none``, the
+    model is the plain T5 that gains are measured against."""
     train_reaction_type: TrainReactionType = TrainReactionType.CLUSTER
     """Whose reaction types training prompts carry: k-means' (the paper), those of LLM-RTs that did
     not see the row (``elicit.cross_fit_folds``), or those of the LLM-RT trained on it."""
@@ -309,6 +311,11 @@ class PromptConfig(Section):
     """Training steps between refreshes of adaptive instructions by the live encoder. 1 is the
     paper: each step encodes its inputs once more to choose. Above 1 a row's next instruction is
     chosen from its own training pass. Null keeps the choices of LLM-CRP before training."""
+    tasks: tuple[Task, ...] | None = None
+    """Tasks that LLM-CRP learns, of those in ``data.tasks``; all of them if unset."""
+    seed: int | None = Field(default=None, ge=0)
+    """Seed of LLM-CRP: first weights, random instructions, batches, dropout; ``run.seed`` if unset.
+    Runs that differ in it alone share data, reaction types and test rows."""
     rows_per_shard: int = Field(default=1_024, ge=1)
     """Rows of one shard: the unit of work, retry and resume."""
     num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
@@ -457,6 +464,26 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+
+    @property
+    def model_tasks(self) -> tuple[Task, ...]:
+        """Tasks that LLM-CRP learns."""
+        return self.prompt.tasks or self.data.tasks
+
+    @property
+    def model_seed(self) -> int:
+        """Seed of LLM-CRP."""
+        return self.run.seed if self.prompt.seed is None else self.prompt.seed
+
+    @model_validator(mode="after")
+    def _check_model_tasks(self) -> Self:
+        strange = [task.value for task in self.model_tasks if task not in self.data.tasks]
+        if strange or len(set(self.model_tasks)) != len(self.model_tasks):
+            raise ValueError(
+                "prompt.tasks must name tasks of data.tasks "
+                f"({', '.join(self.data.tasks)}), each once; found {', '.join(self.model_tasks)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_cross_fit(self) -> Self:

@@ -2,9 +2,10 @@
 
 import json
 import os
+import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from raycrp.errors import RunError
 
 SUCCESS = "_SUCCESS.json"
 STARTED = "_STARTED.json"
+SHARED = "shared.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class RunFolder:
     """One run's files, on a local disk or on object storage.
 
     All paths are relative to the run folder and use ``/``. The object pickles to Ray workers.
+    A folder may share finished stages of another one: their files are read from there.
 
     Args:
         storage: Local folder or ``pyarrow.fs`` URI that holds the run folders.
@@ -52,13 +55,29 @@ class RunFolder:
 
     def path(self, relative: str = "") -> str:
         """A path inside ``filesystem``, as pyarrow and Ray Data want it."""
-        return f"{self.root}/{relative}".rstrip("/")
+        root = self.shared.get(relative.partition("/")[0], self.root)
+        return f"{root}/{relative}".rstrip("/")
 
     def uri(self, relative: str = "") -> str:
         """A path or URI that Ray Train and Tune take as ``storage_path``."""
         if self.is_local:
             return self.path(relative)
+        if relative.partition("/")[0] in self.shared:
+            return f"{self.storage.partition('://')[0]}://{self.path(relative)}"
         return f"{self.storage.rstrip('/')}/{self.name}/{relative}".rstrip("/")
+
+    @cached_property
+    def shared(self) -> dict[str, str]:
+        """Root of the run folder that holds a stage's files, by stages of other folders."""
+        path = f"{self.root}/{SHARED}"
+        if self.filesystem.get_file_info(path).type == fs.FileType.NotFound:
+            return {}
+        with self.filesystem.open_input_stream(path) as stream:
+            stages: dict[str, str] = json.loads(stream.read())
+        return {
+            stage: posixpath.normpath(posixpath.join(self.root, other))
+            for stage, other in stages.items()
+        }
 
     def exists(self, relative: str = "") -> bool:
         """Whether a file or folder is there."""
@@ -71,6 +90,7 @@ class RunFolder:
 
     def delete(self, relative: str) -> None:
         """Remove a file or folder if it is there."""
+        self._check_own(relative)
         kind = self.filesystem.get_file_info(self.path(relative)).type
         if kind == fs.FileType.Directory:
             self.filesystem.delete_dir(self.path(relative))
@@ -91,6 +111,7 @@ class RunFolder:
 
     def write_bytes(self, relative: str, data: bytes) -> None:
         """Write a file that appears whole or not at all."""
+        self._check_own(relative)
         if self.is_local:
             _replace_file(Path(self.path(relative)), data)
             return
@@ -143,6 +164,7 @@ class RunFolder:
     @contextmanager
     def new_local_dir(self, relative: str) -> Iterator[Path]:
         """A local folder to fill, which takes the place of ``relative`` when the block ends."""
+        self._check_own(relative)
         if self.is_local:
             final = Path(self.path(relative))
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -172,10 +194,35 @@ class RunFolder:
             raise RunError(f"run.storage '{self.storage}' cannot be opened: {error}") from error
         return filesystem, base
 
+    def _check_own(self, relative: str) -> None:
+        stage = relative.partition("/")[0]
+        if stage in self.shared:
+            raise RunError(
+                f"{self.path(stage)} is shared by {self.root}, which must not change it; delete "
+                f"{self.root}/{SHARED} to let the run make its own"
+            )
+
     def __getstate__(self) -> dict[str, str]:
         # Ray's workers may stand in another folder, where a relative storage means another place.
         storage = self.root.rpartition("/")[0] if self.is_local else self.storage
         return {"storage": storage, "name": self.name}
+
+
+def share_stages(run: RunFolder, *, stages: Sequence[str], base: RunFolder) -> RunFolder:
+    """Let a run folder read finished stages of another one instead of making its own.
+
+    Args:
+        run: The run folder that gets them.
+        stages: Names of the stages.
+        base: The run folder that has them, on the same storage.
+
+    Returns:
+        The run folder, as everyone sees it from now on.
+    """
+    others = {stage: posixpath.relpath(base.path(stage), run.root) for stage in stages}
+    roots = {stage: posixpath.dirname(other) for stage, other in others.items()}
+    run.write_json(SHARED, roots)
+    return RunFolder(run.storage, run.name)
 
 
 def _replace_file(path: Path, data: bytes) -> None:

@@ -28,7 +28,12 @@ from raycrp.prompt.select import (
     fixed_instructions,
     random_instructions,
 )
-from raycrp.prompt.templates import Template, compose_prompt, reaction_type_name
+from raycrp.prompt.templates import (
+    Template,
+    bare_template,
+    compose_prompt,
+    reaction_type_name,
+)
 
 __all__ = ["Answer", "Prediction", "Predictor", "describe_predictions", "load_predictor"]
 
@@ -184,6 +189,8 @@ class Predictor:
     ) -> list[Template]:
         templates = self._templates[task]
         choice = InstructionChoice(self._card["instruction"])
+        if choice is InstructionChoice.NONE:
+            return [bare_template(task)] * len(texts)
         if choice is InstructionChoice.FIXED or not texts:
             numbers = fixed_instructions(len(texts))
         elif choice is InstructionChoice.RANDOM:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raycrp.choices import Device, InstructionChoice, Task, TrainReactionType
 from raycrp.config import Backbone, Config, PromptConfig
@@ -19,7 +20,13 @@ from raycrp.prompt.select import (
     fixed_instructions,
     random_instructions,
 )
-from raycrp.prompt.templates import compose_prompt, load_templates, reaction_type_name
+from raycrp.prompt.templates import (
+    Template,
+    bare_template,
+    compose_prompt,
+    load_templates,
+    reaction_type_name,
+)
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
 from raycrp.schemas import PROMPTS, RtSource, Split
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from raycrp.model.encode import TextEncoder
 
 LLM_CRP_DIR = "prompt/llm_crp"
+ROWS_DIR = "prompt/rows"
 ELICIT_SUMMARY = "elicit/summary.json"
 _TRAIN_TYPES = {
     TrainReactionType.CLUSTER: "elicit/reaction_types",
@@ -71,24 +79,27 @@ def run_prompt(config: Config, run: RunFolder) -> dict[str, Any]:
         Rows in and out, rows by split, and how often each template was chosen.
     """
     started = time.monotonic()
-    tasks = config.data.tasks
+    tasks = config.model_tasks
     num_types = read_num_types(run, tasks=tasks)
-    _save_llm_crp(run, backbone=config.model.llm_crp, num_types=num_types, seed=config.run.seed)
+    _save_llm_crp(run, backbone=config.model.llm_crp, num_types=num_types, seed=config.model_seed)
     settings = PromptSettings(
         instruction=config.prompt.instruction,
         use_reaction_type=config.prompt.use_reaction_type,
         train_reaction_type=config.prompt.train_reaction_type,
-        seed=config.run.seed,
+        seed=config.model_seed,
         device=config.run.device,
         token_budget=config.embed.token_budget,
         max_tokens=config.embed.max_tokens,
     )
-    rows = _write_prompts(run, settings=settings, section=config.prompt)
+    source = "annotate" if tasks == config.data.tasks else _select_tasks(run, tasks=tasks)
+    rows = _write_prompts(run, source=source, settings=settings, section=config.prompt)
     num_rows = sum(rows.values())
+    rows_in = sum(run.num_rows(f"annotate/{split}") for split in Split)
     summary = {
-        "rows_in": num_rows,
+        "rows_in": rows_in,
         "rows_out": num_rows,
         "rejected": 0,
+        "not_sampled": rows_in - num_rows,
         "seconds": time.monotonic() - started,
         "rows": rows,
         "template_counts": _count_templates(run),
@@ -133,8 +144,7 @@ class PromptWriter:
         types, source = self._reaction_types(
             row_ids, rows["reaction_type"].to_pylist(), split=Split(split)
         )
-        choices = self._choices(row_ids, tasks, inputs)
-        templates = [load_templates()[task][i] for task, i in zip(tasks, choices, strict=True)]
+        templates = self._templates(row_ids, tasks, inputs)
         prompts = [
             compose_prompt(
                 template.text,
@@ -171,6 +181,14 @@ class PromptWriter:
                 f"{missing[0]}; run the elicit stage again"
             )
         return [self._train_types[row_id] for row_id in row_ids], RtSource(kind)
+
+    def _templates(
+        self, row_ids: Sequence[int], tasks: Sequence[Task], inputs: Sequence[str]
+    ) -> list[Template]:
+        if self._settings.instruction is InstructionChoice.NONE:
+            return [bare_template(task) for task in tasks]
+        choices = self._choices(row_ids, tasks, inputs)
+        return [load_templates()[task][i] for task, i in zip(tasks, choices, strict=True)]
 
     def _choices(
         self, row_ids: Sequence[int], tasks: Sequence[Task], inputs: Sequence[str]
@@ -221,12 +239,24 @@ def _save_llm_crp(
         )
 
 
+def _select_tasks(run: RunFolder, *, tasks: Sequence[Task]) -> str:
+    """Annotated rows of some tasks alone, file by file, in a folder of their own."""
+    names = pa.array([task.value for task in tasks])
+    for split in Split:
+        for name in run.list_names(f"annotate/{split}"):
+            target = f"{ROWS_DIR}/{split}/{name}"
+            if not run.exists(target):
+                table = run.read_table(f"annotate/{split}/{name}")
+                run.write_table(target, table.filter(pc.is_in(table["task"], names)))
+    return ROWS_DIR
+
+
 def _write_prompts(
-    run: RunFolder, *, settings: PromptSettings, section: PromptConfig
+    run: RunFolder, *, source: str, settings: PromptSettings, section: PromptConfig
 ) -> dict[str, int]:
     num_rows = map_shards(
         run,
-        tables={f"annotate/{split}": f"prompt/{split}" for split in Split},
+        tables={f"{source}/{split}": f"prompt/{split}" for split in Split},
         function=PromptWriter,
         arguments={"run": run, "settings": settings},
         schema=PROMPTS,
@@ -234,7 +264,7 @@ def _write_prompts(
         num_actors=section.num_actors,
         gpus_per_actor=section.gpus_per_actor,
     )
-    return {split.value: num_rows[f"annotate/{split}"] for split in Split}
+    return {split.value: num_rows[f"{source}/{split}"] for split in Split}
 
 
 def _read_train_types(run: RunFolder, kind: TrainReactionType) -> dict[int, int] | None:

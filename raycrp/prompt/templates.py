@@ -40,6 +40,24 @@ def load_templates() -> Mapping[Task, tuple[Template, ...]]:
     }
 
 
+def bare_template(task: Task) -> Template:
+    """What stands in a prompt without an instruction: the task's name.
+
+    Args:
+        task: The task.
+    """
+    return Template(f"{task.value}-00", task, f"{task.value}:")
+
+
+def known_templates(task: Task) -> tuple[Template, ...]:
+    """All that may stand in front of a task's prompts: its twelve instructions and the bare one.
+
+    Args:
+        task: The task.
+    """
+    return (*load_templates()[task], bare_template(task))
+
+
 def templates_text() -> str:
     """The library's file as it is shipped, to be kept beside an exported model."""
     return (files("raycrp.prompt") / TEMPLATES_FILE).read_text(encoding="utf-8")

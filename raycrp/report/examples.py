@@ -16,7 +16,7 @@ from raycrp.evaluate.molecules import (
     strict_exact,
     strict_exact_flat,
 )
-from raycrp.prompt.templates import load_templates, reaction_type_name
+from raycrp.prompt.templates import known_templates, reaction_type_name
 from raycrp.report.drawings import draw_molecules
 from raycrp.run import RunFolder
 
@@ -156,7 +156,7 @@ def _picture(smiles: str) -> Picture:
 
 
 def _instruction(task: Task, template_id: str) -> str:
-    texts = {template.id: template.text for template in load_templates()[task]}
+    texts = {template.id: template.text for template in known_templates(task)}
     return texts.get(template_id, template_id)
 
 

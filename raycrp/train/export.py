@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycrp.choices import Task
+from raycrp.choices import InstructionChoice, Task
 from raycrp.config import Config
 from raycrp.prompt.stage import read_num_types
 from raycrp.prompt.templates import (
     TEMPLATES_FILE,
+    Template,
+    bare_template,
     compose_prompt,
     load_templates,
     reaction_type_name,
@@ -42,7 +44,7 @@ def export_model(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -
         shutil.copytree(run.local_dir(BEST_DIR), folder, dirs_exist_ok=True)
         (folder / TEMPLATES_FILE).write_text(templates_text(), encoding="utf-8")
         if config.prompt.use_reaction_type:
-            for task in config.data.tasks:
+            for task in config.model_tasks:
                 source = run.local_dir(f"{_LABELERS_DIR}/{task}")
                 shutil.copytree(source, folder / "llm_rt" / task)
         description = _describe(config, run, result=result)
@@ -73,17 +75,17 @@ def write_model_card(
 
 def _describe(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> dict[str, Any]:
     prompt, train = config.prompt, config.train
-    num_types = read_num_types(run, tasks=config.data.tasks) if prompt.use_reaction_type else {}
+    num_types = read_num_types(run, tasks=config.model_tasks) if prompt.use_reaction_type else {}
     return {
         "format": MODEL_FORMAT,
-        "tasks": [task.value for task in config.data.tasks],
+        "tasks": [task.value for task in config.model_tasks],
         "use_reaction_type": prompt.use_reaction_type,
         "instruction": prompt.instruction.value,
         "train_reaction_type": prompt.train_reaction_type.value,
         "num_types": {task.value: number for task, number in num_types.items()},
         "spelling": train.spelling.value,
         "backbone": config.model.llm_crp.preset or config.model.llm_crp.name_or_path,
-        "seed": config.run.seed,
+        "seed": config.model_seed,
         "data_source": config.data.source.value,
         "data_digest": _data_digest(run),
         "max_input_tokens": train.max_input_tokens,
@@ -116,8 +118,7 @@ def _introduction(description: Mapping[str, Any]) -> str:
     result = description["training"]
     return (
         f"A T5 ({description['backbone']}, {result['num_parameters']:,} parameters) trained by "
-        "raycrp with elicited reaction types and adaptive instructions. It reads and writes "
-        "canonical SMILES.\n\n"
+        f"raycrp {_prompt_kind(description)}. It reads and writes canonical SMILES.\n\n"
         "```\n"
         f"raycrp predict . --task {description['tasks'][0]} "
         f"'{_EXAMPLE_INPUTS[Task(description['tasks'][0])]}'\n"
@@ -127,13 +128,22 @@ def _introduction(description: Mapping[str, Any]) -> str:
     )
 
 
+def _prompt_kind(description: Mapping[str, Any]) -> str:
+    types = "with" if description["use_reaction_type"] else "without"
+    choice = description["instruction"]
+    instructions = (
+        "no instructions" if choice == InstructionChoice.NONE else f"{choice} instructions"
+    )
+    return f"{types} elicited reaction types and with {instructions}"
+
+
 def _prompts(description: Mapping[str, Any]) -> str:
     rows = [["task", "reaction types", "prompt, for example"]]
     for name in description["tasks"]:
         task = Task(name)
         number = description["num_types"].get(name)
         prompt = compose_prompt(
-            load_templates()[task][0].text,
+            _example_template(task, instruction=description["instruction"]).text,
             reaction_type_name=None if number is None else reaction_type_name(task, 0),
             input_text=_EXAMPLE_INPUTS[task],
         )
@@ -144,6 +154,12 @@ def _prompts(description: Mapping[str, Any]) -> str:
         f"Instruction (`templates.yaml`, chosen: {description['instruction']}), reaction type "
         f"(training rows: {description['train_reaction_type']}), input.\n\n{_table(rows)}\n"
     )
+
+
+def _example_template(task: Task, *, instruction: str) -> Template:
+    if instruction == InstructionChoice.NONE:
+        return bare_template(task)
+    return load_templates()[task][0]
 
 
 def _training(description: Mapping[str, Any]) -> str:

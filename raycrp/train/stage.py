@@ -34,7 +34,7 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     write_tokens(
         run,
         settings=SpellingSettings(
-            config.train.spelling, config.train.num_spellings, config.run.seed
+            config.train.spelling, config.train.num_spellings, config.model_seed
         ),
         rows_per_shard=section.rows_per_shard,
         num_actors=section.num_actors,
@@ -46,7 +46,7 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
             train=config.train,
             instruction=section.instruction,
             refresh_steps=section.refresh_steps if is_adaptive else None,
-            seed=config.run.seed,
+            seed=config.model_seed,
         )
     )
     result = run.read_json(RESULT_FILE)

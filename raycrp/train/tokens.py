@@ -17,6 +17,7 @@ from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.prompt.stage import LLM_CRP_DIR
 from raycrp.prompt.templates import (
     compose_prefix,
+    known_templates,
     load_templates,
     reaction_type_name,
 )
@@ -36,9 +37,9 @@ TOKENS = pa.schema(
         pa.field("target_ids", pa.list_(pa.list_(pa.int32())), nullable=False),
     ]
 )
-"""``task`` and ``template`` are places in ``Task`` and in the task's templates; ``input_ids`` are
-those of a blank and the input, ``target_ids`` those of the output and the end of text, one list a
-spelling."""
+"""``task`` and ``template`` are places in ``Task`` and in the task's known templates;
+``input_ids`` are those of a blank and the input, ``target_ids`` those of the output and the end of
+text, one list a spelling."""
 
 TOKENS_DIR = "train/tokens"
 TASKS = tuple(Task)
@@ -97,8 +98,8 @@ class TokenWriter:
         self._tokenizer = load_tokenizer_dir(run.local_dir(LLM_CRP_DIR))
         self._places = {
             template.id: place
-            for templates in load_templates().values()
-            for place, template in enumerate(templates)
+            for task in Task
+            for place, template in enumerate(known_templates(task))
         }
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -190,7 +191,7 @@ class PrefixTable:
         key = (task, template, reaction_type)
         if key not in self._known:
             text = compose_prefix(
-                load_templates()[TASKS[task]][template].text,
+                known_templates(TASKS[task])[template].text,
                 reaction_type_name=(
                     None if reaction_type < 0 else reaction_type_name(TASKS[task], reaction_type)
                 ),

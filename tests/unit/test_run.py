@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from raycrp.errors import RunError
-from raycrp.run import RunFolder
+from raycrp.run import RunFolder, share_stages
 
 
 @pytest.fixture
@@ -83,3 +83,40 @@ def test_a_relative_storage_means_the_same_folder_elsewhere(tmp_path, monkeypatc
     pickled = pickle.dumps(RunFolder("runs", "r"))
     monkeypatch.chdir("/")
     assert pickle.loads(pickled).path() == str(tmp_path / "runs" / "r")
+
+
+def test_a_shared_stage_is_read_from_the_other_folder_and_never_changed(tmp_path):
+    base = RunFolder(str(tmp_path), "base")
+    base.write_bytes("data/a.txt", b"1")
+    run = share_stages(RunFolder(f"{base.root}/trials", "t"), stages=["data"], base=base)
+    run.write_bytes("train/b.txt", b"2")
+    assert run.read_bytes("data/a.txt") == b"1"
+    assert run.uri("data") == base.uri("data")
+    assert run.path("train/b.txt").endswith("base/trials/t/train/b.txt")
+    assert pickle.loads(pickle.dumps(run)).exists("data/a.txt")
+    for change in (
+        lambda: run.delete("data"),
+        lambda: run.write_bytes("data/a.txt", b"3"),
+        lambda: run.new_local_dir("data/tokenizer").__enter__(),
+    ):
+        with pytest.raises(RunError, match=r"shared by .*trials/t"):
+            change()
+    assert base.read_bytes("data/a.txt") == b"1"
+
+
+def test_sharing_goes_through_a_folder_that_shares_itself(tmp_path):
+    base = RunFolder(str(tmp_path), "base")
+    base.write_bytes("data/a.txt", b"1")
+    middle = share_stages(RunFolder(str(tmp_path), "middle"), stages=["data"], base=base)
+    middle.write_bytes("elicit/c.txt", b"2")
+    run = share_stages(RunFolder(str(tmp_path), "run"), stages=["data", "elicit"], base=middle)
+    assert (run.read_bytes("data/a.txt"), run.read_bytes("elicit/c.txt")) == (b"1", b"2")
+
+
+def test_shared_stages_move_with_the_folders(tmp_path):
+    base = RunFolder(f"{tmp_path}/old", "base")
+    base.write_bytes("data/a.txt", b"1")
+    share_stages(RunFolder(f"{base.root}/trials", "t"), stages=["data"], base=base)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = RunFolder(f"{tmp_path}/new/base/trials", "t")
+    assert moved.read_bytes("data/a.txt") == b"1"

@@ -98,6 +98,19 @@ def test_prompts_without_reaction_type(run):
     assert (first["reaction_type"], first["rt_source"]) == (None, "none")
 
 
+def test_the_plain_control_is_the_task_and_the_input_alone(run):
+    first, second = prompts(
+        run, split=Split.TRAIN, use_reaction_type=False, instruction=InstructionChoice.NONE
+    )
+    assert (first["prompt"], second["prompt"]) == ("forward: CCO", "reagent: CCO")
+    assert first["template_id"] == "forward-00"
+
+
+def test_a_reaction_type_can_stand_without_an_instruction(run):
+    first, _ = prompts(run, split=Split.TRAIN, instruction=InstructionChoice.NONE)
+    assert first["prompt"] == "forward: The reaction type is F7. CCO"
+
+
 def test_a_training_row_without_cluster_is_an_error(run):
     run.delete("elicit/reaction_types/reagent.parquet")
     with pytest.raises(RunError, match="lacks 1 training rows, first row_id 11"):

@@ -2,7 +2,9 @@ import re
 
 from raycrp.choices import Task
 from raycrp.prompt.templates import (
+    bare_template,
     compose_prompt,
+    known_templates,
     load_templates,
     prompt_words,
     reaction_type_name,
@@ -15,6 +17,13 @@ def test_each_task_has_twelve_templates_with_its_own_ids():
     for task, templates in library.items():
         assert [t.id for t in templates] == [f"{task}-{n:02d}" for n in range(1, 13)]
         assert {t.task for t in templates} == {task}
+
+
+def test_the_bare_template_comes_after_the_twelve_and_is_never_chosen():
+    for task in Task:
+        assert known_templates(task)[:12] == load_templates()[task]
+        assert known_templates(task)[12:] == (bare_template(task),)
+        assert bare_template(task) not in load_templates()[task]
 
 
 def test_no_instruction_is_used_twice():
@@ -44,4 +53,5 @@ def test_prompt_words_hold_every_english_word_of_a_prompt():
     for template in load_templates()[Task.REAGENT]:
         prompt = compose_prompt(template.text, reaction_type_name="", input_text="")
         assert words(prompt) <= known
+    assert words(bare_template(Task.REAGENT).text) <= known
     assert "backwards" not in known
