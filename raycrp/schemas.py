@@ -88,9 +88,20 @@ TRIALS = pa.schema(
         pa.field("best_round", pa.int32(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("is_best", pa.bool_(), nullable=False),
+        pa.field("num_rows", pa.int64(), nullable=False),
+        pa.field("accuracy_low", pa.float64(), nullable=False),
+        pa.field("accuracy_high", pa.float64(), nullable=False),
+        pa.field("calibration_error", pa.float64(), nullable=False),
+        pa.field("has_collapsed", pa.bool_(), nullable=False),
+        pa.field("encoder_passes", pa.int32(), nullable=False),
+        pa.field("cpu_seconds", pa.float64(), nullable=False),
+        pa.field("is_probe", pa.bool_(), nullable=False),
     ]
 )
-"""One row a trial of the sweep; accuracies are on rows not trained on."""
+"""One row a trial of the sweep; accuracies, with their 95 % intervals, are on the ``num_rows`` rows
+of D'_valid, not trained on. Where only a probe was made of a pair, its figures stand here, and
+``is_probe`` says so.
+"""
 
 REACTION_TYPES = pa.schema(
     [
@@ -100,6 +111,42 @@ REACTION_TYPES = pa.schema(
     ]
 )
 """Cluster labels of the best trial of each task; D_train rows only."""
+
+_CHANGE = (pa.field("name", pa.string()), pa.field("kind", pa.string()))
+
+RT_CARDS = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("encoding", pa.string(), nullable=False),
+        pa.field("num_types", pa.int32(), nullable=False),
+        pa.field("reaction_type", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+        pa.field(
+            "frequent_changes",
+            pa.list_(pa.struct([*_CHANGE, pa.field("share", pa.float64())])),
+            nullable=False,
+        ),
+        pa.field(
+            "specific_changes",
+            pa.list_(
+                pa.struct(
+                    [*_CHANGE, pa.field("lift", pa.float64()), pa.field("share", pa.float64())]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("central", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""One row a reaction type of each task's best trial: what it stands for, in words and reactions.
+
+``size`` and ``share`` are of D_train's rows. A change's ``share`` is of the type's reactions,
+``lift`` its smoothed ratio to the share elsewhere; ``kind`` is a ``chem.changes.ChangeKind``.
+``central`` are reaction SMILES, the closest to the type's centre first. Tasks that share their
+clustering share names, changes and central reactions.
+"""
 
 ANNOTATIONS = pa.schema(
     [

@@ -1,7 +1,7 @@
 """Reaction types in words: what is frequent in each, what is specific to it, and a short name."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
 
@@ -30,13 +30,15 @@ class ChangeShare:
         change: The change.
         share: Part of the type's reactions that show it, from 0 to 1.
         share_elsewhere: Part of the other reactions that show it; 0 where there are none.
-        specificity: Smoothed share times the binary logarithm of its ratio to the smoothed share
-            elsewhere, in bits; above 0 where the change is more common here.
+        lift: Smoothed share over the smoothed share elsewhere; above 1 where the change is more
+            common here.
+        specificity: Smoothed share times the binary logarithm of ``lift``, in bits.
     """
 
     change: Change
     share: float
     share_elsewhere: float
+    lift: float
     specificity: float
 
 
@@ -60,7 +62,11 @@ class TypeSummary:
 
 
 def name_types(
-    changes: Sequence[ReactionChange], *, labels: Sequence[int], num_shown: int = 5
+    changes: Sequence[ReactionChange],
+    *,
+    labels: Sequence[int],
+    num_shown: int = 5,
+    sizes: Mapping[int, int] | None = None,
 ) -> list[TypeSummary]:
     """Summary of each reaction type from what its reactions change.
 
@@ -68,6 +74,8 @@ def name_types(
         changes: Of each reaction.
         labels: Type of each reaction.
         num_shown: Most changes listed as frequent, and as specific.
+        sizes: Reactions of each type in all, where ``changes`` is a sample of each type; as many as
+            are given if None.
 
     Returns:
         One summary a type, by label.
@@ -77,12 +85,11 @@ def name_types(
     """
     if len(changes) != len(labels):
         raise ValueError(f"{len(changes)} changes but {len(labels)} labels; give one label each")
-    named = [change.named() for change in changes]
-    in_all = _count(named)
+    counts = _count_by_type(changes, labels=labels, sizes=sizes)
+    in_all = _add_up(counts.values())
     summaries, names = [], Counter[str]()
-    for label in sorted(set(labels)):
-        inside = [each for each, own in zip(named, labels, strict=True) if own == label]
-        shares = _shares(_count(inside), in_all=in_all, size=len(inside), total=len(named))
+    for label, own in counts.items():
+        shares = _shares(own, in_all=in_all)
         frequent = sorted(shares, key=lambda each: (-each.share, each.change))
         specific = sorted(
             (each for each in shares if each.specificity > 0),
@@ -94,35 +101,64 @@ def name_types(
             name = f"{name} ({names[name]})"
         summaries.append(
             TypeSummary(
-                label, len(inside), name, tuple(frequent[:num_shown]), tuple(specific[:num_shown])
+                label, own.size, name, tuple(frequent[:num_shown]), tuple(specific[:num_shown])
             )
         )
     return summaries
 
 
-def _count(named: Iterable[frozenset[Change]]) -> Counter[Change]:
-    return Counter(change for each in named for change in each)
+@dataclass(frozen=True)
+class _TypeCounts:
+    """Reactions of a type, and how many of them show each change; estimates where sampled."""
+
+    size: int
+    numbers: Mapping[Change, float]
 
 
-def _shares(
-    inside: Counter[Change], *, in_all: Counter[Change], size: int, total: int
-) -> list[ChangeShare]:
+def _count_by_type(
+    changes: Sequence[ReactionChange], *, labels: Sequence[int], sizes: Mapping[int, int] | None
+) -> dict[int, _TypeCounts]:
+    num_given = Counter(labels)
+    numbers: dict[int, Counter[Change]] = {label: Counter() for label in sorted(num_given)}
+    for reaction, label in zip(changes, labels, strict=True):
+        numbers[label].update(reaction.named())
+    counts = {}
+    for label, own in numbers.items():
+        size = num_given[label] if sizes is None else sizes[label]
+        estimates = {change: number * size / num_given[label] for change, number in own.items()}
+        counts[label] = _TypeCounts(size, estimates)
+    return counts
+
+
+def _add_up(counts: Iterable[_TypeCounts]) -> _TypeCounts:
+    size, numbers = 0, dict[Change, float]()
+    for each in counts:
+        size += each.size
+        for change, number in each.numbers.items():
+            numbers[change] = numbers.get(change, 0.0) + number
+    return _TypeCounts(size, numbers)
+
+
+def _shares(own: _TypeCounts, *, in_all: _TypeCounts) -> list[ChangeShare]:
+    size_elsewhere = in_all.size - own.size
     shares = []
-    for change, number in inside.items():
-        number_elsewhere, size_elsewhere = in_all[change] - number, total - size
-        share, elsewhere = _smooth(number, size), _smooth(number_elsewhere, size_elsewhere)
+    for change, number in own.numbers.items():
+        number_elsewhere = max(0.0, in_all.numbers[change] - number)
+        share = _smooth(number, own.size)
+        lift = share / _smooth(number_elsewhere, size_elsewhere)
         shares.append(
             ChangeShare(
                 change,
-                share=number / size,
+                share=number / own.size,
                 share_elsewhere=number_elsewhere / size_elsewhere if size_elsewhere else 0.0,
-                specificity=share * log2(share / elsewhere),
+                lift=lift,
+                specificity=share * log2(lift),
             )
         )
     return shares
 
 
-def _smooth(number: int, size: int) -> float:
+def _smooth(number: float, size: int) -> float:
     return (number + _SMOOTHING) / (size + 2 * _SMOOTHING)
 
 

@@ -33,6 +33,19 @@ class KMeansSettings:
     max_whole_rows: int
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """Where k-means has put each row.
+
+    Args:
+        labels: In ``[0, num_clusters)``, shape ``(num_rows,)``.
+        distances: From each row to the centre of its cluster, same shape, float32.
+    """
+
+    labels: IntArray
+    distances: FloatArray
+
+
 def cluster_reactions(
     vectors: Vectors,
     *,
@@ -40,7 +53,7 @@ def cluster_reactions(
     num_clusters: int,
     settings: KMeansSettings,
     seed: int,
-) -> IntArray:
+) -> Clusters:
     """Give each reaction a reaction type by k-means.
 
     One thread is used whatever the worker has, because the order of summation decides the last
@@ -54,7 +67,7 @@ def cluster_reactions(
         seed: Seed of the first centres.
 
     Returns:
-        Labels in ``[0, num_clusters)``, shape ``(num_rows,)``.
+        The label of each row, and how central it is.
 
     Raises:
         ValueError: If there are fewer distinct points than clusters.
@@ -68,7 +81,8 @@ def cluster_reactions(
         if vectors.num_rows <= settings.max_whole_rows:
             points = _gather(vectors, encoding, np.arange(vectors.num_rows))
             model = _fit_whole(points, num_clusters, settings.num_init, seed)
-            return np.asarray(model.labels_, dtype=np.int64)
+            labels = np.asarray(model.labels_, dtype=np.int64)
+            return Clusters(labels, _distances(points, model.cluster_centers_[labels]))
         return _cluster_by_block(vectors, encoding, num_clusters, settings, seed)
 
 
@@ -112,7 +126,7 @@ def align_labels(labels: IntArray, *, reference: IntArray, num_clusters: int) ->
 
 def _cluster_by_block(
     vectors: Vectors, encoding: Encoding, num_clusters: int, settings: KMeansSettings, seed: int
-) -> IntArray:
+) -> Clusters:
     """K-means on a sample, its centres moved by mini-batches over all blocks."""
     sample_size = min(_MAX_SAMPLE_ROWS, settings.max_whole_rows)
     places = np.random.default_rng(seed).choice(vectors.num_rows, sample_size, replace=False)
@@ -128,9 +142,15 @@ def _cluster_by_block(
         for _, points in _points(vectors, encoding):
             model.partial_fit(points)
     labels = np.empty(vectors.num_rows, dtype=np.int64)
-    for block_places, points in _points(vectors, encoding):
-        labels[block_places] = model.predict(points)
-    return labels
+    distances = np.empty(vectors.num_rows, dtype=np.float32)
+    for places, points in _points(vectors, encoding):
+        labels[places] = model.predict(points)
+        distances[places] = _distances(points, model.cluster_centers_[labels[places]])
+    return Clusters(labels, distances)
+
+
+def _distances(points: FloatArray, centers: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.norm(points - centers, axis=1), dtype=np.float32)
 
 
 def _fit_whole(points: FloatArray, num_clusters: int, num_init: int, seed: int) -> KMeans:

@@ -14,6 +14,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from raycrp.choices import Encoding
 from raycrp.elicit.clusters import (
+    Clusters,
     KMeansSettings,
     align_labels,
     cluster_reactions,
@@ -70,8 +71,8 @@ class RoundResult:
 
     Args:
         number: 0 for the round on the shared vectors.
-        labels: Reaction types of all rows, under the names of the round before; ``NO_TYPE`` where
-            the reaction was not clustered.
+        clusters: Reaction types of all rows, under the names of the round before, and how central
+            each row is; ``NO_TYPE`` and infinitely far where the reaction was not clustered.
         scores: How well LLM-RT names them on D'_valid.
         sizes: How evenly they spread.
         agreement: Adjusted mutual information with the round before; None in round 0.
@@ -81,7 +82,7 @@ class RoundResult:
     """
 
     number: int
-    labels: IntArray
+    clusters: Clusters
     scores: NamingScores
     sizes: ClusterSizes
     agreement: float | None
@@ -157,12 +158,12 @@ def run_rounds(
     num_rounds = settings.max_rounds if has_feedback else 1
     for number in range(num_rounds):
         started = time.monotonic()
-        labels = _find_types(rows, llm_rt=llm_rt, settings=settings, rounds=rounds)
-        if labels is None:
+        clusters = _find_types(rows, llm_rt=llm_rt, settings=settings, rounds=rounds)
+        if clusters is None:
             return
-        llm_rt.train(labels, seed=derive_seed(settings.seed, "train", number))
-        scores = score_rows(rows.valid, rows=rows, labels=labels, llm_rt=llm_rt)
-        result = _describe_round(labels, scores=scores, settings=settings, rounds=rounds)
+        llm_rt.train(clusters.labels, seed=derive_seed(settings.seed, "train", number))
+        scores = score_rows(rows.valid, rows=rows, labels=clusters.labels, llm_rt=llm_rt)
+        result = _describe_round(clusters, scores=scores, settings=settings, rounds=rounds)
         result = replace(result, seconds=time.monotonic() - started)
         rounds.append(result)
         yield result
@@ -214,8 +215,8 @@ def _find_types(
     llm_rt: LlmRt,
     settings: FeedbackSettings,
     rounds: Sequence[RoundResult],
-) -> IntArray | None:
-    """Labels under the names of the round before; None if the vectors have fallen together."""
+) -> Clusters | None:
+    """Clusters under the names of the round before; None if the vectors have fallen together."""
     number, num_clusters = len(rounds), settings.num_clusters
     vectors = llm_rt.embed() if rounds else rows.clustered_vectors
     if rounds and num_clusters > count_distinct(
@@ -228,7 +229,7 @@ def _find_types(
             number - 1,
         )
         return None
-    labels = cluster_reactions(
+    clusters = cluster_reactions(
         vectors,
         encoding=settings.encoding,
         num_clusters=num_clusters,
@@ -236,26 +237,37 @@ def _find_types(
         seed=derive_seed(settings.kmeans_seed, number),
     )
     if rows.basis is not None:
-        return np.where(rows.basis.places < 0, NO_TYPE, labels[rows.basis.places])
+        return _take_clusters(clusters, rows.basis.places)
     if not rounds:
-        return labels
-    return align_labels(labels, reference=rounds[-1].labels, num_clusters=num_clusters)
+        return clusters
+    reference = rounds[-1].clusters.labels
+    labels = align_labels(clusters.labels, reference=reference, num_clusters=num_clusters)
+    return replace(clusters, labels=labels)
+
+
+def _take_clusters(clusters: Clusters, places: IntArray) -> Clusters:
+    is_missing = places < 0
+    return Clusters(
+        labels=np.where(is_missing, NO_TYPE, clusters.labels[places]),
+        distances=np.where(is_missing, np.float32(np.inf), clusters.distances[places]),
+    )
 
 
 def _describe_round(
-    labels: IntArray,
+    clusters: Clusters,
     *,
     scores: NamingScores,
     settings: FeedbackSettings,
     rounds: Sequence[RoundResult],
 ) -> RoundResult:
+    labels = clusters.labels
     sizes = measure_sizes(labels[labels != NO_TYPE], num_types=settings.num_clusters)
     has_collapsed = bool(rounds) and _has_collapsed(sizes, settings=settings, rounds=rounds)
     best_before = max((earlier.scores.accuracy for earlier in rounds), default=-1.0)
-    agreement = adjusted_mutual_info_score(rounds[-1].labels, labels) if rounds else None
+    agreement = adjusted_mutual_info_score(rounds[-1].clusters.labels, labels) if rounds else None
     return RoundResult(
         number=len(rounds),
-        labels=labels,
+        clusters=clusters,
         scores=scores,
         sizes=sizes,
         agreement=None if agreement is None else float(agreement),

@@ -10,6 +10,7 @@ import pyarrow as pa
 from raycrp.choices import Scope, Search, Task
 from raycrp.config import Config
 from raycrp.elicit.basis import share_reactions
+from raycrp.elicit.cards import write_cards
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.features import make_features
 from raycrp.elicit.final import finish_tasks
@@ -24,24 +25,6 @@ from raycrp.run import RunFolder
 from raycrp.schemas import TRIALS
 
 logger = logging.getLogger(__name__)
-
-TRIAL_TABLE = pa.schema(
-    [
-        *TRIALS,
-        pa.field("num_rows", pa.int64(), nullable=False),
-        pa.field("accuracy_low", pa.float64(), nullable=False),
-        pa.field("accuracy_high", pa.float64(), nullable=False),
-        pa.field("calibration_error", pa.float64(), nullable=False),
-        pa.field("has_collapsed", pa.bool_(), nullable=False),
-        pa.field("encoder_passes", pa.int32(), nullable=False),
-        pa.field("cpu_seconds", pa.float64(), nullable=False),
-        pa.field("is_probe", pa.bool_(), nullable=False),
-    ]
-)
-"""``TRIALS`` with the rows of D'_valid, the 95 % interval of the accuracy, and what it cost.
-
-Where only a probe was made of a pair, its figures stand there, and ``is_probe`` says so.
-"""
 
 
 def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -72,6 +55,7 @@ def run_elicit(config: Config, run: RunFolder) -> dict[str, Any]:
         cpus=config.elicit.cpus_per_trial,
         gpus=config.elicit.gpus_per_trial,
     )
+    write_cards(best, rows=rows, run=run, seed=config.run.seed, cpus=config.elicit.cpus_per_trial)
     tasks = {
         task.value: _describe_task(best[task], result, final=final[task], rows=rows[task])
         for task in rows
@@ -192,8 +176,8 @@ def _best_trials(
 def _write_trials(run: RunFolder, records: Sequence[Record], best: Mapping[Task, Trial]) -> None:
     chosen = {trial.trial_id for trial in best.values()}
     table = [{**record, "is_best": record["trial_id"] in chosen} for record in records]
-    columns = {name: [row[name] for row in table] for name in TRIAL_TABLE.names}
-    run.write_table("elicit/trials.parquet", pa.table(columns, schema=TRIAL_TABLE))
+    columns = {name: [row[name] for row in table] for name in TRIALS.names}
+    run.write_table("elicit/trials.parquet", pa.table(columns, schema=TRIALS))
 
 
 def _describe_cost(result: SearchResult) -> dict[str, Any]:
@@ -215,7 +199,7 @@ def _describe_task(
 ) -> dict[str, Any]:
     records = result.records
     record = next(record for record in records if record["trial_id"] == trial.trial_id)
-    names = ("encoding", "num_clusters", *TRIAL_TABLE.names[4:])
+    names = ("encoding", "num_clusters", *TRIALS.names[4:])
     return {
         "trial_id": trial.trial_id,
         **{name: record[name] for name in names if name in record},

@@ -25,6 +25,8 @@ from raycrp.run import RunFolder
 logger = logging.getLogger(__name__)
 
 RAY_STORAGE = "elicit/tune/ray"
+RESULT_FORMAT = 2
+"""Counts up when what a trial leaves in the run folder changes."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _trial_name(tune_trial: Any) -> str:
 
 def _fingerprint(rows: Mapping[Task, TaskRows], settings: TrialSettings) -> str:
     parts = {
+        "format": RESULT_FORMAT,
         "settings": asdict(settings),
         "rows": {task.value: task_rows.digest() for task, task_rows in sorted(rows.items())},
     }

@@ -20,6 +20,7 @@ from raycrp.schemas import REACTION_TYPES
 
 logger = logging.getLogger(__name__)
 
+FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Record = dict[str, Any]
 
@@ -176,6 +177,20 @@ def read_types(trial: Trial, *, run: RunFolder) -> IntArray:
     return np.asarray(table["reaction_type"].to_numpy(), dtype=np.int64)
 
 
+def read_distances(trial: Trial, *, run: RunFolder) -> FloatArray:
+    """How far each row is from the centre of its reaction type, in the best round of a trial.
+
+    Args:
+        trial: The trial, finished.
+        run: The run folder.
+
+    Returns:
+        Float32 by ascending row id; infinite where the reaction was not clustered.
+    """
+    table = run.read_table(trial.types_path, columns=["distance"])
+    return np.asarray(table["distance"].to_numpy(), dtype=np.float32)
+
+
 def types_table(trial: Trial, *, rows: TaskRows, labels: IntArray) -> pa.Table:
     """Reaction types of all rows as a table.
 
@@ -209,7 +224,9 @@ def _feedback(trial: Trial, rows: TaskRows, settings: TrialSettings) -> Feedback
 def _keep_round(
     trial: Trial, *, rows: TaskRows, result: RoundResult, llm_rt: LlmRt, run: RunFolder
 ) -> None:
-    run.write_table(trial.types_path, types_table(trial, rows=rows, labels=result.labels))
+    table = types_table(trial, rows=rows, labels=result.clusters.labels)
+    distances = pa.array(result.clusters.distances)
+    run.write_table(trial.types_path, table.append_column("distance", distances))
     if llm_rt.learns_vectors:
         with run.new_local_dir(trial.labeler_path) as folder:
             llm_rt.save(folder)

@@ -12,14 +12,14 @@ from raycrp.choices import Device, Preset, Task
 from raycrp.config import Backbone, Config
 from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.rows import load_task_rows
-from raycrp.elicit.stage import TRIAL_TABLE, run_elicit
+from raycrp.elicit.stage import run_elicit
 from raycrp.elicit.stored import StoredVectors
 from raycrp.errors import ElicitError
 from raycrp.model.encode import TextEncoder
 from raycrp.model.labeler import load_labeler
 from raycrp.model.t5 import build_tokenizer, save_backbone
 from raycrp.run import RunFolder
-from raycrp.schemas import REACTION_TYPES, TASK_ROWS, TRIALS, embeddings_schema
+from raycrp.schemas import REACTION_TYPES, RT_CARDS, TASK_ROWS, TRIALS, embeddings_schema
 
 pytestmark = pytest.mark.integration
 
@@ -120,7 +120,7 @@ def make_config(**elicit):
     )
 
 
-RESULT_COLUMNS = [name for name in TRIAL_TABLE.names if name not in ("seconds", "cpu_seconds")]
+RESULT_COLUMNS = [name for name in TRIALS.names if name not in ("seconds", "cpu_seconds")]
 
 
 def results_of(run):
@@ -139,7 +139,7 @@ def unbroken(source, tmp_path_factory):
 def test_a_sweep_leaves_its_tables(unbroken):
     run, summary = unbroken
     table = run.read_table("elicit/trials.parquet")
-    assert table.schema.names[: len(TRIALS)] == TRIALS.names
+    assert table.schema == TRIALS
     assert table["trial_id"].to_pylist() == [
         "forward-concat-n3",
         "forward-concat-n5",
@@ -155,6 +155,11 @@ def test_a_sweep_leaves_its_tables(unbroken):
     assert summary["rows_in"] == summary["rows_out"] == NUM_ROWS
     assert summary["encoder_passes"] == {"shared": 1, "feedback": 0}
     assert json.loads(run.read_bytes("elicit/summary.json")) == summary["tasks"]
+    cards = run.read_table("elicit/rt_cards.parquet")
+    assert cards.schema == RT_CARDS
+    assert cards["reaction_type"].to_pylist() == list(range(chosen["num_clusters"]))
+    assert sum(cards["size"].to_pylist()) == NUM_ROWS
+    assert all(cards["central"].to_pylist())
     assert len(run.read_bytes("elicit/rounds.jsonl").splitlines()) == 4
 
 

@@ -62,3 +62,13 @@ def test_no_more_changes_are_listed_than_asked_for():
 def test_as_many_labels_as_changes():
     with pytest.raises(ValueError, match="1 changes but 0 labels"):
         name_types([ACYLATION], labels=[])
+
+
+def test_a_sample_of_each_type_counts_as_the_whole_type():
+    changes, labels = [ACYLATION] * 2 + [ALKYLATION, OXIDATION], [0, 0, 1, 1]
+    first, second = name_types(changes, labels=labels, sizes={0: 20, 1: 4})
+    assert (first.size, second.size) == (20, 4)
+    by_change = {each.change: each for each in second.frequent}
+    assert (by_change[MADE].share, by_change[MADE].share_elsewhere) == (0.5, 1)
+    # Smoothed: half of 4 reactions here, 20 of 20 elsewhere.
+    assert by_change[MADE].lift == pytest.approx((2.5 / 5) / (20.5 / 21))

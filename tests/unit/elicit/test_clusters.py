@@ -25,7 +25,7 @@ def cluster(points, *, num_clusters, settings=WHOLE, seed=0, rows_per_block=50):
         num_clusters=num_clusters,
         settings=settings,
         seed=seed,
-    )
+    ).labels
 
 
 def make_blobs(num_rows=90, spread=0.5):
@@ -103,3 +103,17 @@ def test_alignment_keeps_most_rows_by_hand():
     new = np.array([0, 0, 0, 0, 0, 1, 1, 1])
     aligned = align_labels(new, reference=old, num_clusters=2)
     assert aligned.tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("max_whole_rows", [1_000, 100])
+def test_distances_are_to_the_centre_of_the_own_cluster(max_whole_rows):
+    points = np.repeat([[0, 0], [2, 0], [50, 0], [54, 0]], 100, axis=0).astype(np.float32)
+    clusters = cluster_reactions(
+        ArrayVectors(points, points, rows_per_block=70),
+        encoding=Encoding.OUTPUT,
+        num_clusters=2,
+        settings=KMeansSettings(num_init=3, max_whole_rows=max_whole_rows),
+        seed=0,
+    )
+    expected = np.repeat([1, 1, 2, 2], 100)
+    assert clusters.distances == pytest.approx(expected, abs=0.2)

@@ -111,7 +111,7 @@ def test_reaction_types_keep_their_names_between_rounds():
     # alignment its labels come in another order.
     rounds = rounds_of(ScriptedLlmRt(make_rows(), [1, 2, 3, 4, 5, 6]))
     for result in rounds[1:]:
-        assert (result.labels == rounds[0].labels).all()
+        assert (result.clusters.labels == rounds[0].clusters.labels).all()
         assert result.agreement == pytest.approx(1)
 
 

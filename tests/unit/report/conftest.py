@@ -12,10 +12,6 @@ from raycrp.evaluate.tables import AnsweredRow, score_tasks
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, PREDICTIONS, REACTION_TYPES, SCORES, TRIALS, TRUTH
 
-TRIAL_TABLE = pa.schema(
-    [*TRIALS, pa.field("accuracy_low", pa.float64()), pa.field("accuracy_high", pa.float64())]
-)
-
 ROWS = [
     # row, task, input, right answer, answers, class
     (0, "forward", "CC(=O)O.CCO", "CCOC(C)=O", ["CCOC(C)=O", "CC"], "acylation"),
@@ -90,7 +86,9 @@ def write_markers(run):
 def write_elicitation(run):
     trials = [
         {
-            **dict.fromkeys(TRIAL_TABLE.names, 0),
+            **dict.fromkeys(TRIALS.names, 0),
+            "has_collapsed": False,
+            "is_probe": (encoding, number) == ("output", 5),
             "trial_id": f"{task}-{encoding}-{number}",
             "task": task,
             "encoding": encoding,
@@ -103,7 +101,7 @@ def write_elicitation(run):
         for encoding in ("output", "concat")
         for number in (3, 4, 5)
     ]
-    run.write_table("elicit/trials.parquet", pa.Table.from_pylist(trials, schema=TRIAL_TABLE))
+    run.write_table("elicit/trials.parquet", pa.Table.from_pylist(trials, schema=TRIALS))
     run.write_json("elicit/summary.json", {"forward": {"test": {"accuracy": 0.625}}})
     types = [{"row_id": row, "task": "forward", "reaction_type": row % 2} for row in range(10, 18)]
     run.write_table(
