@@ -130,6 +130,11 @@ class _CorpusGenerator:
         )
 
     def next_reaction(self) -> CorpusReaction:
+        """Draw a reaction that has not been drawn before.
+
+        Raises:
+            DataError: If many templates in a row give nothing new.
+        """
         for _ in range(MAX_FRUITLESS_TEMPLATES):
             template = self._templates[self._classes.draw(self._rng)].draw(self._rng)
             num_reuses = MAX_REUSES if self._rng.random() < REUSE_PROBABILITY else 0

@@ -178,6 +178,11 @@ class _TemplateReader:
         self._families = specification["families"]
 
     def read(self, entry: Mapping[str, Any]) -> ReactionTemplate:
+        """One template of an entry of the YAML file.
+
+        Raises:
+            DataError: If it names a class, family or pattern that is not there.
+        """
         name = entry["name"]
         if entry["class"] not in self._classes:
             raise _unknown(name, "class", entry["class"])

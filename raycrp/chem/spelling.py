@@ -99,6 +99,7 @@ class _Piece:
 
     @property
     def num_mapped(self) -> int:
+        """Atoms that carry a map number."""
         return sum(number > 0 for number in self.maps)
 
 

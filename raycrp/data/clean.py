@@ -119,6 +119,7 @@ class _Draft:
     fault: tuple[RejectReason, str] | None = None
 
     def molecules(self) -> Iterator[tuple[Notation, str]]:
+        """Molecule texts of all roles, each with its notation."""
         if self.roles is not None:
             for side in (self.roles.reactants, self.roles.reagents, self.roles.product):
                 for text in side:
@@ -257,6 +258,7 @@ class _NotationWatch:
         self._example = ""
 
     def note(self, draft: _Draft) -> None:
+        """Take a row into account."""
         if draft.row.fault is not None:
             return
         self.num_rows += 1

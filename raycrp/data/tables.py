@@ -252,12 +252,14 @@ class _PartWriter:
         self._num_files = 0
 
     def add(self, table: pa.Table) -> None:
+        """Take in the next rows, and write the files that they fill."""
         self._waiting = pa.concat_tables([self._waiting, table])
         while self._waiting.num_rows >= self._rows_per_file:
             self._write(self._waiting.slice(0, self._rows_per_file))
             self._waiting = self._waiting.slice(self._rows_per_file)
 
     def close(self) -> None:
+        """Write what is left; a table without rows gets one empty file."""
         if self._waiting.num_rows or not self._num_files:
             self._write(self._waiting)
 
