@@ -21,6 +21,7 @@ from raycrp.report.figures import (
     loss_figure,
     style_of,
 )
+from raycrp.report.types import TypeTable, read_types
 from raycrp.run import STARTED, SUCCESS, RunFolder
 from raycrp.tracking import read_metrics
 
@@ -76,6 +77,7 @@ class Contents:
         data: The data report.
         legend: Swatch and name of each encoding.
         sweeps: The sweep of each task.
+        types: What the reaction types of each task stand for.
         agreements: How far reaction types and true classes agree.
         loss_figure: Training curves; None where there are none.
         training: How training ended.
@@ -96,6 +98,7 @@ class Contents:
     data: Mapping[str, Any] | None
     legend: Sequence[tuple[str, str]]
     sweeps: Sequence[SweepPanel]
+    types: Sequence[TypeTable]
     agreements: Sequence[Agreement]
     loss_figure: str | None
     training: Mapping[str, Any] | None
@@ -129,6 +132,7 @@ def gather_contents(config: Config, run: RunFolder) -> Contents:
         data=data,
         legend=_legend(sweeps),
         sweeps=sweeps,
+        types=read_types(run),
         agreements=measure_agreement(run, seed=config.run.seed),
         loss_figure=_loss_figure(run),
         training=_training(summaries[Stage.TRAIN]),

@@ -10,7 +10,7 @@ import pytest
 from raycrp.config import Config, dump_yaml
 from raycrp.evaluate.tables import AnsweredRow, score_tasks
 from raycrp.run import RunFolder
-from raycrp.schemas import ANNOTATIONS, PREDICTIONS, REACTION_TYPES, SCORES, TRIALS, TRUTH
+from raycrp.schemas import ANNOTATIONS, PREDICTIONS, REACTION_TYPES, RT_CARDS, SCORES, TRIALS, TRUTH
 
 ROWS = [
     # row, task, input, right answer, answers, class
@@ -19,6 +19,28 @@ ROWS = [
     (2, "retrosynthesis", "CCOC(C)=O", "CC(=O)O.CCO", ["C(=O", "CC"], "acylation"),
     (3, "retrosynthesis", "CCNCC", "CCBr.CCN", ["", "CC"], "alkylation"),
     (4, "reagent", "CCBr.CCN>>CCNCC", "[K+].[OH-]", ["[OH-].[K+]", "O"], "alkylation"),
+]
+
+
+CARDS = [
+    {
+        "task": task,
+        "encoding": "concat",
+        "num_types": 1,
+        "reaction_type": 0,
+        "name": f"C-O made, ester gained{mark}",
+        "size": 8,
+        "share": 1.0,
+        "frequent_changes": [
+            {"name": "C-O made", "kind": "bond made", "share": 0.96},
+            {"name": "ester gained", "kind": "group gained", "share": 0.75},
+        ],
+        "specific_changes": [
+            {"name": "ester gained", "kind": "group gained", "lift": 12.5, "share": 0.75}
+        ],
+        "central": ["CC(=O)O.CCO>>CCOC(C)=O"],
+    }
+    for task, mark in (("forward", ""), ("retrosynthesis", ""), ("reagent", " <b>"))
 ]
 
 
@@ -102,6 +124,7 @@ def write_elicitation(run):
         for number in (3, 4, 5)
     ]
     run.write_table("elicit/trials.parquet", pa.Table.from_pylist(trials, schema=TRIALS))
+    run.write_table("elicit/rt_cards.parquet", pa.Table.from_pylist(CARDS, schema=RT_CARDS))
     run.write_json("elicit/summary.json", {"forward": {"test": {"accuracy": 0.625}}})
     types = [{"row_id": row, "task": "forward", "reaction_type": row % 2} for row in range(10, 18)]
     run.write_table(

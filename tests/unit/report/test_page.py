@@ -141,6 +141,7 @@ def test_an_empty_run_gives_a_short_page(empty_run):
         "data/truth.parquet",
         "data/_SUCCESS.json",
         "elicit/trials.parquet",
+        "elicit/rt_cards.parquet",
         "elicit/summary.json",
         "train/metrics.jsonl",
         "train/_SUCCESS.json",
@@ -170,3 +171,11 @@ def test_the_stage_writes_the_page(finished_run):
     page = finished_run.read_bytes("report/index.html")
     assert summary["size_bytes"] == len(page) < 3_000_000
     assert (summary["rows_in"], summary["rejected"]) == (5, 0)
+
+
+def test_reaction_types_and_probes_are_shown(page):
+    text = " ".join(Outline(page).text)
+    assert "C-O made, ester gained" in text
+    assert "96\N{NO-BREAK SPACE}%" in text
+    assert "C-O made, ester gained <b>" in text
+    assert text.count("probe") >= 3
