@@ -51,6 +51,9 @@ class Encoding(StrEnum):
     ELEMENTWISE_PRODUCT = "elementwise_product"
     FINGERPRINT = "fingerprint"
     CHANGE = "change"
+    DIFFERENCE_FINGERPRINT = "difference_fingerprint"
+    DIFFERENCE_CHANGE = "difference_change"
+    FINGERPRINT_CHANGE = "fingerprint_change"
 
 
 PAPER_ENCODINGS = (

@@ -1,7 +1,7 @@
 """Which vectors describe a reaction to k-means (Eq 4).
 
-A new encoding is a member of ``Encoding`` and a function here, or one in ``features.py`` where it
-is not made of LLM-RT's vectors.
+A new encoding is a member of ``Encoding`` and a function here, one in ``features.py`` where it is
+not made of LLM-RT's vectors, or an entry in ``JOINED``.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +32,9 @@ def encode_reactions(block: Block, *, encoding: Encoding) -> FloatArray:
 
     Source: Eq 4; the inner product is one number a row, as in the paper's code.
     """
+    if encoding in JOINED:
+        parts = [_unit_rows(encode_reactions(block, encoding=part)) for part in JOINED[encoding]]
+        return np.concatenate(parts, axis=1)
     if encoding in _COMBINE:
         return _COMBINE[encoding](block)
     if encoding not in block.features:
@@ -42,13 +45,28 @@ def encode_reactions(block: Block, *, encoding: Encoding) -> FloatArray:
     return block.features[encoding]
 
 
+def sources(encoding: Encoding) -> tuple[Encoding, ...]:
+    """The encodings that an encoding is joined of; itself where it is not joined.
+
+    Args:
+        encoding: The encoding.
+    """
+    return JOINED.get(encoding, (encoding,))
+
+
 def follows_llm_rt(encoding: Encoding) -> bool:
     """Whether an encoding changes as LLM-RT learns, so that there is something to feed back.
 
     Args:
         encoding: The encoding.
     """
-    return encoding in _COMBINE
+    return any(source in _COMBINE for source in sources(encoding))
+
+
+def _unit_rows(vectors: FloatArray) -> FloatArray:
+    """Rows at unit length, so that no part of a joined encoding outweighs the other; 0 stays 0."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 def _output(block: Block) -> FloatArray:
@@ -79,3 +97,10 @@ _COMBINE: Mapping[Encoding, Callable[[Block], FloatArray]] = {
     Encoding.INNER_PRODUCT: _inner_product,
     Encoding.ELEMENTWISE_PRODUCT: _elementwise_product,
 }
+
+JOINED: Mapping[Encoding, tuple[Encoding, Encoding]] = {
+    Encoding.DIFFERENCE_FINGERPRINT: (Encoding.DIFFERENCE, Encoding.FINGERPRINT),
+    Encoding.DIFFERENCE_CHANGE: (Encoding.DIFFERENCE, Encoding.CHANGE),
+    Encoding.FINGERPRINT_CHANGE: (Encoding.FINGERPRINT, Encoding.CHANGE),
+}
+"""Encodings of two others side by side, each reaction's parts at equal length."""

@@ -1,6 +1,6 @@
 """Vectors of what reactions change, made once before the search by a Ray Data job.
 
-A source of such vectors is a member of ``Encoding`` and an entry in ``FEATURES``.
+A source of such vectors is a member of ``Encoding`` and an entry in ``FEATURES`` and ``DIMS``.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +13,7 @@ from raycrp.chem.changes import NUM_FEATURES, change_vectors
 from raycrp.chem.fingerprints import DIM, difference_fingerprints
 from raycrp.chem.reactions import Reaction, task_reaction
 from raycrp.choices import Encoding, Task
+from raycrp.elicit.encodings import sources
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
 
@@ -50,9 +51,10 @@ def make_features(
         num_actors: Actors at once.
 
     Returns:
-        The encodings that vectors were made for.
+        The sources that vectors were made for, those of joined encodings included.
     """
-    wanted = tuple(encoding for encoding in encodings if encoding in FEATURES)
+    needed = {source for encoding in encodings for source in sources(encoding)}
+    wanted = tuple(source for source in FEATURES if source in needed)
     for encoding in wanted:
         map_shards(
             run,

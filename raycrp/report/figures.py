@@ -46,6 +46,8 @@ SPARE_STYLES = (
     LineStyle("#2b3f9e", "<", (3, 1, 1, 1, 1, 1)),
     LineStyle("#3f6b00", ">", (5, 3)),
     LineStyle("#6b3fa0", "p", (1, 3)),
+    LineStyle("#00625e", "h", (6, 1, 1, 1)),
+    LineStyle("#7a3b00", "d", (2, 2)),
 )
 
 
@@ -158,6 +160,8 @@ def legend_swatch(style: LineStyle) -> str:
         "<": '<path d="M15 7l9-5v10z"/>',
         ">": '<path d="M25 7l-9-5v10z"/>',
         "p": '<path d="M20 2l5 4-2 6h-6l-2-6z"/>',
+        "h": '<path d="M20 2l5 2.5v5l-5 2.5-5-2.5v-5z"/>',
+        "d": '<path d="M20 1l3 6-3 6-3-6z"/>',
     }
     return (
         '<svg class="swatch" width="40" height="14" viewBox="0 0 40 14" aria-hidden="true">'
