@@ -421,7 +421,17 @@ class EvaluateConfig(Section):
     num_beams: int = Field(default=5, ge=1)
     """Beams of the search."""
     top_k: int = Field(default=5, ge=1)
-    """Answers kept for each row."""
+    """Answers kept for each row; 10, with as many beams, adds the scores at 10."""
+    num_reaction_types: int = Field(default=1, ge=1)
+    """Reaction types whose prompts are decoded and ranked together, the most probable ones; they
+    share the beams. 1 is the paper."""
+    num_spellings: int = Field(default=1, ge=1)
+    """Spellings of each input that are decoded and vote; each has ``num_beams`` beams."""
+    round_trip_beams: int | None = Field(default=1, ge=1)
+    """Beams of the forward search that says whether answers to retrosynthesis give back their
+    product; not asked if null."""
+    calibration_rows: int = Field(default=200, ge=0)
+    """Validation rows of each task, chosen by seed, on which confidence is learned."""
     max_rows: int | None = Field(default=None, ge=1)
     """Test rows scored for each task, chosen by seed; all if unset."""
     max_output_tokens: int = Field(default=256, ge=8)

@@ -185,9 +185,11 @@ PREDICTIONS = pa.schema(
         pa.field("output", pa.string(), nullable=False),
         pa.field("predictions", pa.list_(pa.string()), nullable=False),
         pa.field("log_probabilities", pa.list_(pa.float32()), nullable=False),
+        pa.field("round_trips", pa.list_(pa.bool_())),
     ]
 )
-"""Answers of the beam search, best first, as decoded (not canonicalised)."""
+"""Answers of the search, best first, as decoded (not canonicalised); ``round_trips`` says which of
+them the forward task turns back into the input, null where that was not asked."""
 
 SCORES = pa.schema(
     [

@@ -204,6 +204,19 @@ def molecule_counter(smiles: str) -> Counter[str]:
     return Counter(smiles.split(".")) if smiles else Counter()
 
 
+def heavy_atom_counter(smiles: str) -> Counter[str]:
+    """How many atoms of each element but hydrogen a canonical text holds, all molecules together.
+
+    Raises:
+        MoleculeError: If a molecule cannot be read.
+    """
+    counts: Counter[str] = Counter()
+    for molecule in smiles.split("."):
+        counts.update(atom.GetSymbol() for atom in _read(molecule).GetAtoms())
+    del counts["H"]
+    return counts
+
+
 def atom_maps(text: str) -> frozenset[int]:
     """The atom map numbers in a SMILES text; 0 stands for none."""
     return frozenset(int(number) for number in _ATOM_MAP.findall(text)) - {0}

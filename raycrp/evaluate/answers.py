@@ -1,16 +1,45 @@
-"""What a model answers to an input: checked inputs, merged answers, and how they are shown."""
+"""What a model answers to an input: checked inputs, flagged answers, and how they are shown."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import StrEnum
 
-from raycrp.chem.molecules import MAX_MOLECULE_CHARS, MoleculeError, canonical_smiles
+from raycrp.chem.molecules import (
+    MAX_MOLECULE_CHARS,
+    MoleculeError,
+    MoleculeFault,
+    canonical_smiles,
+    heavy_atom_counter,
+)
+from raycrp.chem.reactions import ARROW
 from raycrp.choices import Task
+from raycrp.evaluate.ranking import Ranked
 from raycrp.prompt.templates import reaction_type_name
 
-if TYPE_CHECKING:
-    from raycrp.model.decode import Hypothesis
+MAX_INPUT_CHARS = 4_000
+"""Longer inputs are rejected; training texts are cut off far below."""
+
+
+class InputFault(StrEnum):
+    """Why an input is rejected, where no molecule is to blame."""
+
+    MISSING = "missing_input"
+    TOO_LONG = "input_too_long"
+    ARROW_MISSING = "arrow_missing"
+    ARROW_UNEXPECTED = "arrow_unexpected"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why an input is not answered.
+
+    Args:
+        reason: Name to count by: an ``InputFault`` or a ``MoleculeFault``.
+        detail: One line that says what was found.
+    """
+
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -19,15 +48,37 @@ class Answer:
 
     Args:
         smiles: Canonical SMILES; the text as decoded where it is no molecule.
-        log_probability: Of the best of the decoded texts that mean this answer, in nats.
+        log_probability: In nats: of the best of the decoded texts that mean this answer, summed
+            over the reaction types used and averaged over spellings (METHOD section 6.7).
         is_valid: Whether it is one or more molecules.
         is_input: Whether it says nothing but molecules of the input.
+        has_new_atoms: Whether the products need atoms other than hydrogen that the other side of
+            the reaction lacks, each molecule counted as often as it is written.
+        passes_round_trip: Whether the forward task of the same model makes the input of it; None
+            where that was not asked.
+        confidence: Calibrated probability that the answer is right; None where the model has no
+            calibration.
     """
 
     smiles: str
     log_probability: float
     is_valid: bool
     is_input: bool
+    has_new_atoms: bool = False
+    passes_round_trip: bool | None = None
+    confidence: float | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Words for what should make a reader careful, and for a round trip that went well."""
+        named = {
+            "invalid": not self.is_valid,
+            "input": self.is_input,
+            "new atoms": self.has_new_atoms,
+            "round trip": self.passes_round_trip is True,
+            "no round trip": self.passes_round_trip is False,
+        }
+        return tuple(name for name, holds in named.items() if holds)
 
 
 @dataclass(frozen=True)
@@ -38,12 +89,14 @@ class Prediction:
         input: The input as it was given.
         task: The task.
         answers: Different answers, best first; empty where the input was rejected.
-        raw_answers: Texts as decoded, best first.
+        raw_answers: Texts as decoded, best first: all that the beam search gave, or one for each
+            different answer where several reaction types or spellings were decoded.
         raw_log_probabilities: Their log-probabilities, in nats.
-        reaction_type: RT in the prompt; None where the model uses none.
+        reaction_type: The most probable RT; None where the model uses none.
         reaction_type_probabilities: LLM-RT's probability of each RT; None where it was not asked.
+        reaction_types_used: RTs whose prompts took part in the ranking.
         template_id: The instruction in the prompt; None where the input was rejected.
-        problem: Why the input was rejected; None where it was answered.
+        rejection: Why the input was rejected; None where it was answered.
     """
 
     input: str
@@ -53,51 +106,62 @@ class Prediction:
     raw_log_probabilities: tuple[float, ...] = ()
     reaction_type: int | None = None
     reaction_type_probabilities: tuple[float, ...] | None = None
+    reaction_types_used: tuple[int, ...] = ()
     template_id: str | None = None
-    problem: str | None = None
+    rejection: Rejection | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the input in one line; None where it was answered."""
+        return None if self.rejection is None else self.rejection.detail
 
 
-def check_input(text: str, *, task: Task) -> tuple[str | None, str | None]:
-    """Canonical form of an input.
+def check_input(text: str | None, *, task: Task) -> str | Rejection:
+    """Canonical form of an input, or why it is not answered.
 
     Args:
-        text: Molecules as SMILES; for reagents ``reactants>>product``.
+        text: Molecules as SMILES; for reagents ``reactants>>product``; None where there is none.
         task: The task.
-
-    Returns:
-        The canonical input and None, or None and what is wrong with the input.
     """
-    sides = text.strip().split(">>")
+    shown = _shorten(text or "")
+    if text is None:
+        return Rejection(InputFault.MISSING, "the row has no input")
+    if len(text) > MAX_INPUT_CHARS:
+        detail = f"'{shown}' is too long: at most {MAX_INPUT_CHARS} characters are read"
+        return Rejection(InputFault.TOO_LONG, detail)
+    sides = text.strip().split(ARROW)
     if task is Task.REAGENT and len(sides) != 2:
-        return None, f"'{_shorten(text)}' must be written reactants>>product"
+        detail = f"'{shown}' must be written reactants>>product"
+        return Rejection(InputFault.ARROW_MISSING, detail)
     if task is not Task.REAGENT and len(sides) != 1:
-        return None, f"'{_shorten(text)}' holds '>>', which {task} does not take"
-    if any(len(molecule) > MAX_MOLECULE_CHARS for molecule in re.split(r"\.|>>", text)):
-        return None, f"'{_shorten(text)}' holds more than {MAX_MOLECULE_CHARS} of one molecule"
+        return Rejection(
+            InputFault.ARROW_UNEXPECTED, f"'{shown}' holds '>>', which {task} does not take"
+        )
+    if any(len(each) > MAX_MOLECULE_CHARS for side in sides for each in side.split(".")):
+        detail = f"'{shown}' holds more than {MAX_MOLECULE_CHARS} characters of one molecule"
+        return Rejection(MoleculeFault.TOO_LONG, detail)
     try:
-        canonical = [canonical_smiles(side) for side in sides]
+        return ARROW.join(canonical_smiles(side) for side in sides)
     except MoleculeError as error:
-        return None, f"'{_shorten(text)}' is no input: {error}"
-    return ">>".join(canonical), None
+        return Rejection(error.reason, f"'{shown}' is no input: {error}")
 
 
-def merge_answers(
-    hypotheses: Sequence["Hypothesis"], *, input_text: str, top_k: int
-) -> tuple[Answer, ...]:
-    """Different answers among decoded texts, best first.
+def flag_answer(ranked: Ranked, *, task: Task, input_text: str) -> Answer:
+    """An answer of the ranking with what can be said of it without a model.
 
     Args:
-        hypotheses: Decoded texts with log-probabilities, best first.
-        input_text: The canonical input, to flag answers that only repeat it.
-        top_k: Answers kept.
+        ranked: The answer.
+        task: The task.
+        input_text: The canonical input.
     """
-    given = set(input_text.replace(">>", ".").split("."))
-    answers: dict[str, Answer] = {}
-    for hypothesis in hypotheses:
-        smiles, is_valid = _read_answer(hypothesis.text)
-        is_input = is_valid and set(smiles.split(".")) <= given
-        answers.setdefault(smiles, Answer(smiles, hypothesis.log_probability, is_valid, is_input))
-    return tuple(answers.values())[:top_k]
+    given = set(input_text.replace(ARROW, ".").split("."))
+    return Answer(
+        smiles=ranked.smiles,
+        log_probability=ranked.log_probability,
+        is_valid=ranked.is_valid,
+        is_input=ranked.is_valid and set(ranked.smiles.split(".")) <= given,
+        has_new_atoms=ranked.is_valid and _has_new_atoms(ranked.smiles, task, input_text),
+    )
 
 
 def describe_predictions(predictions: Sequence[Prediction]) -> str:
@@ -110,30 +174,46 @@ def describe_predictions(predictions: Sequence[Prediction]) -> str:
         lines.append(f"{prediction.task}: {prediction.input}")
         lines.append(f"  {_describe_prompt(prediction)}")
         lines += [
-            f"  {rank}. {answer.smiles or '(empty)'}  log p = {answer.log_probability:.2f}"
-            f"{'' if answer.is_valid else '  (invalid)'}{'  (input)' if answer.is_input else ''}"
+            f"  {rank}. {_describe_answer(answer)}"
             for rank, answer in enumerate(prediction.answers, start=1)
         ]
         lines.append("")
     return "\n".join(lines).rstrip()
 
 
+def _has_new_atoms(answer: str, task: Task, input_text: str) -> bool:
+    sides = input_text.split(ARROW)
+    if task is Task.FORWARD:
+        precursors, products = sides[0], answer
+    elif task is Task.RETROSYNTHESIS:
+        precursors, products = answer, sides[0]
+    else:
+        precursors, products = f"{sides[0]}.{answer}", sides[1]
+    return not heavy_atom_counter(products) <= heavy_atom_counter(precursors)
+
+
+def _describe_answer(answer: Answer) -> str:
+    parts = [answer.smiles or "(empty)", f"log p = {answer.log_probability:.2f}"]
+    if answer.confidence is not None:
+        parts.append(f"confidence {answer.confidence:.2f}")
+    parts += [f"({flag})" for flag in answer.flags]
+    return "  ".join(parts)
+
+
 def _describe_prompt(prediction: Prediction) -> str:
     parts = [f"instruction {prediction.template_id}"]
-    if prediction.reaction_type is not None:
-        name = reaction_type_name(prediction.task, prediction.reaction_type)
+    types = prediction.reaction_types_used
+    if types:
         probabilities = prediction.reaction_type_probabilities
-        known = probabilities[prediction.reaction_type] if probabilities else None
-        parts.append(f"reaction type {name}" + (f" (p = {known:.2f})" if known else ""))
+        names = [
+            reaction_type_name(prediction.task, number)
+            + (f" (p = {probabilities[number]:.2f})" if probabilities else "")
+            for number in types
+        ]
+        parts.append(f"reaction type{'s' if len(types) > 1 else ''} {', '.join(names)}")
     return ", ".join(parts)
 
 
-def _read_answer(text: str) -> tuple[str, bool]:
-    try:
-        return canonical_smiles(text), True
-    except MoleculeError:
-        return text, False
-
-
 def _shorten(text: str, *, limit: int = 60) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+    shown = text[:limit].replace("\n", " ").replace("\r", " ")
+    return shown if len(text) <= limit else f"{shown}... ({len(text)} characters)"

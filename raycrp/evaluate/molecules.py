@@ -33,10 +33,18 @@ class Answers:
     Args:
         truths: The right answer of each row, as written in the data.
         predictions: The answers of each row as decoded, best first; may be none.
+        round_trips: Of each row, whether the forward task turns each answer back into the input;
+            None where that was not asked.
     """
 
     truths: Sequence[str]
     predictions: Sequence[Sequence[str]]
+    round_trips: Sequence[Sequence[bool] | None] = ()
+
+    @property
+    def has_round_trips(self) -> bool:
+        """Whether every row's answers were asked for their round trip."""
+        return bool(self.round_trips) and all(row is not None for row in self.round_trips)
 
     @cached_property
     def first(self) -> list[str]:
@@ -226,6 +234,43 @@ def num_distinct_valid(answers: Answers) -> NDArray[np.float64]:
     return np.array([len({each for each in row if each}) for row in rows], dtype=np.float64)
 
 
+def round_trip_first(answers: Answers) -> NDArray[np.float64]:
+    """Whether the forward task of the same model turns the best answer back into the input.
+
+    Precursors pass where the best forward answer to them is the product that was asked for,
+    molecule by molecule. They need not be those of the data; invalid and missing ones fail.
+
+    Returns:
+        Shape ``(num_rows,)``, 0 or 1.
+
+    Source: Schwaller et al., Chem. Sci. 2020, 11, 3316 (round-trip accuracy).
+    """
+    return np.array([bool(row) and row[0] for row in _passed(answers)], dtype=np.float64)
+
+
+def round_trip_share(answers: Answers) -> NDArray[np.float64]:
+    """Round trips that pass, among all answers of all rows.
+
+    Returns:
+        Shape ``(num_rows, 2)``: answers of the row that pass, and its answers; the score is the
+        ratio of the two sums.
+
+    Source: Schwaller et al., Chem. Sci. 2020, 11, 3316 (round-trip accuracy).
+    """
+    return np.array([[sum(row), len(row)] for row in _passed(answers)], dtype=np.float64)
+
+
+def coverage(answers: Answers) -> NDArray[np.float64]:
+    """Whether any answer passes its round trip.
+
+    Returns:
+        Shape ``(num_rows,)``, 0 or 1; never less than ``round_trip_first``.
+
+    Source: Schwaller et al., Chem. Sci. 2020, 11, 3316 (coverage).
+    """
+    return np.array([any(row) for row in _passed(answers)], dtype=np.float64)
+
+
 def tanimoto(first: str, second: str, *, radius: int, num_bits: int) -> float:
     """Tanimoto similarity of the Morgan bits of two molecules.
 
@@ -263,6 +308,10 @@ class _Fingerprints:
         if bits is None:
             raise ValueError(f"not SMILES: {smiles}")
         return bits
+
+
+def _passed(answers: Answers) -> list[Sequence[bool]]:
+    return [row or () for row in answers.round_trips]
 
 
 def _ranks(answers: Answers) -> NDArray[np.int64]:

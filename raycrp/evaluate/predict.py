@@ -1,45 +1,34 @@
-"""Answers of an exported model, without Ray: reaction type, instruction, beam search."""
+"""Answers of an exported model, without Ray: reaction type, instruction, beam search, ranking."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import yaml
-
-from raycrp.choices import Device, InstructionChoice, Task
-from raycrp.errors import ModelError
+from raycrp.choices import Device, Task
 from raycrp.evaluate.answers import (
     Answer,
     Prediction,
+    Rejection,
     check_input,
     describe_predictions,
-    merge_answers,
+    flag_answer,
 )
-from raycrp.model.decode import Hypothesis, beam_search
-from raycrp.model.encode import encode_texts
-from raycrp.model.labeler import Labeler, load_labeler
+from raycrp.evaluate.model_folder import MODEL_FILE, MODEL_FORMAT, ModelFolder, find_model
+from raycrp.evaluate.prompting import Plan, Prompter, Question, SearchSettings
+from raycrp.evaluate.ranking import missing_answers, rank_answers
+from raycrp.model.decode import Hypothesis, beam_search, score_answers
 from raycrp.model.t5 import load_backbone
-from raycrp.prompt.select import (
-    adaptability,
-    choose_instructions,
-    fixed_instructions,
-    random_instructions,
-)
-from raycrp.prompt.templates import (
-    Template,
-    bare_template,
-    compose_prompt,
-    reaction_type_name,
-)
 
-__all__ = ["Answer", "Prediction", "Predictor", "describe_predictions", "load_predictor"]
-
-MODEL_FILE = "raycrp.json"
-MODEL_FORMAT = 1
-_MAX_INPUT_TOKENS, _MAX_OUTPUT_TOKENS = 512, 256
+__all__ = [
+    "MODEL_FILE",
+    "MODEL_FORMAT",
+    "Answer",
+    "Prediction",
+    "Predictor",
+    "SearchSettings",
+    "describe_predictions",
+    "load_predictor",
+]
 
 
 class Predictor:
@@ -48,7 +37,11 @@ class Predictor:
     Args:
         folder: The exported ``model`` folder.
         device: Where the models run.
-        num_beams: Beams of the search.
+        num_beams: Beams of the search, for each spelling.
+        num_reaction_types: The most probable reaction types whose prompts are decoded and ranked
+            together; they share the beams.
+        num_spellings: Spellings of the input that vote; the first is the canonical one.
+        round_trip_beams: Beams of the forward search of a round trip.
         token_budget: Rows times longest row of one padded batch, in tokens.
         max_output_tokens: Longest answer, in tokens; that of training if None.
 
@@ -62,43 +55,53 @@ class Predictor:
         *,
         device: Device = Device.AUTO,
         num_beams: int = 5,
+        num_reaction_types: int = 1,
+        num_spellings: int = 1,
+        round_trip_beams: int = 1,
         token_budget: int = 8_192,
         max_output_tokens: int | None = None,
     ) -> None:
-        self._folder = Path(folder)
-        self._card = _read_card(self._folder)
-        self._device = device
-        self._num_beams = num_beams
+        self._folder = ModelFolder(folder)
+        self._settings = SearchSettings(num_beams, num_reaction_types, num_spellings)
+        self._round_trip_settings = SearchSettings(round_trip_beams)
         self._token_budget = token_budget
-        limit = max_output_tokens or self._card.get("max_output_tokens", _MAX_OUTPUT_TOKENS)
-        self._max_output_tokens = int(limit)
-        self._templates = _read_templates(self._folder)
-        self._model, self._tokenizer = load_backbone(self._folder, device=device)
-        self._template_vectors: dict[Task, np.ndarray] = {}
-        self._labelers: dict[Task, Labeler] = {}
+        self._max_output_tokens = max_output_tokens or self._folder.max_output_tokens
+        self._model, self._tokenizer = load_backbone(self._folder.path, device=device)
+        self._prompter = Prompter(
+            self._folder,
+            model=self._model,
+            tokenizer=self._tokenizer,
+            device=device,
+            token_budget=token_budget,
+        )
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that the model was trained for."""
-        return tuple(Task(name) for name in self._card["tasks"])
+        return self._folder.tasks
 
     def predict(
         self,
-        inputs: Sequence[str],
+        inputs: Sequence[str | None],
         *,
         task: Task | str,
         top_k: int = 5,
         reaction_types: Sequence[int] | None = None,
         row_ids: Sequence[int] | None = None,
+        round_trip: bool = False,
     ) -> list[Prediction]:
         """Answers to inputs; a bad one is rejected with its reason and the others are answered.
+
+        Inputs that mean the same are answered once.
 
         Args:
             inputs: Molecules as SMILES, joined by dots; for reagents ``reactants>>product``.
             task: The task.
             top_k: Different answers wanted for each input.
-            reaction_types: RT of each input; named by LLM-RT if None.
+            reaction_types: RT of each input, taken for certain; named by LLM-RT if None.
             row_ids: Numbers of the inputs for the control ``random``; their places if None.
+            round_trip: Whether to ask the forward task, where the model has it, what comes of each
+                answer to a retrosynthesis.
 
         Returns:
             One prediction an input, in their order.
@@ -106,134 +109,174 @@ class Predictor:
         Raises:
             ModelError: If the model was not trained for the task.
         """
-        task = self._check_task(task)
+        task = self._folder.check_task(task)
         checked = [check_input(text, task=task) for text in inputs]
-        places = [place for place, (text, _) in enumerate(checked) if text is not None]
-        texts = [text for text, _ in checked if text is not None]
-        prompts = self._make_prompts(
-            texts,
-            task=task,
-            reaction_types=None if reaction_types is None else [reaction_types[i] for i in places],
-            row_ids=[i if row_ids is None else row_ids[i] for i in places],
-        )
-        answered = dict(zip(places, zip(texts, prompts, strict=True), strict=True))
-        found = dict(zip(places, self._decode(prompts, top_k=top_k), strict=True))
-        return [
-            _make_prediction(
+        questions = {
+            place: self._prompter.question(
                 text,
                 task=task,
-                canonical=answered[i][0],
-                prompt=answered[i][1],
-                hypotheses=found[i],
-                top_k=top_k,
+                reaction_type=None if reaction_types is None else reaction_types[place],
+                row_id=place if row_ids is None else row_ids[place],
             )
-            if i in answered
-            else Prediction(text, task, problem=checked[i][1])
-            for i, text in enumerate(inputs)
-        ]
-
-    def _check_task(self, task: Task | str) -> Task:
-        names = [each.value for each in Task]
-        if task not in names:
-            raise ModelError(f"unknown task '{task}'; known: {', '.join(names)}")
-        if task not in self.tasks:
-            raise ModelError(
-                f"{self._folder} was trained for {', '.join(self.tasks)}, not for {task}; "
-                "give a model of this task"
-            )
-        return Task(task)
-
-    def _make_prompts(
-        self,
-        texts: Sequence[str],
-        *,
-        task: Task,
-        reaction_types: Sequence[int] | None,
-        row_ids: Sequence[int],
-    ) -> list["_Prompt"]:
-        probabilities: list[tuple[float, ...] | None] = [None] * len(texts)
-        types: list[int | None] = [None] * len(texts)
-        if self._card["use_reaction_type"] and texts:
-            if reaction_types is None:
-                scores = self._labeler(task).predict(texts)
-                probabilities = [tuple(map(float, row)) for row in scores]
-                types = [int(best) for best in np.argmax(scores, axis=1)]
-            else:
-                types = [self._check_type(number, task) for number in reaction_types]
-        chosen = self._choose_templates(texts, task=task, row_ids=row_ids)
-        rows = zip(texts, types, probabilities, chosen, strict=True)
+            for place, text in enumerate(checked)
+            if isinstance(text, str)
+        }
+        distinct = list(dict.fromkeys(questions.values()))
+        found = self._answer(distinct, task=task, top_k=top_k, settings=self._settings)
+        if round_trip and task is Task.RETROSYNTHESIS and Task.FORWARD in self.tasks:
+            found = self._add_round_trips(distinct, found)
+        answered = dict(zip(distinct, found, strict=True))
         return [
-            _Prompt(
-                text=compose_prompt(
-                    template.text,
-                    reaction_type_name=None if rt is None else reaction_type_name(task, rt),
-                    input_text=text,
-                ),
-                template_id=template.id,
-                reaction_type=rt,
-                probabilities=row_probabilities,
-            )
-            for text, rt, row_probabilities, template in rows
+            Prediction(text or "", task, rejection=problem)
+            if isinstance(problem, Rejection)
+            else replace(answered[questions[place]], input=text or "")
+            for place, (text, problem) in enumerate(zip(inputs, checked, strict=True))
         ]
 
-    def _check_type(self, reaction_type: int, task: Task) -> int:
-        num_types = int(self._card["num_types"][task])
-        if not 0 <= reaction_type < num_types:
-            raise ModelError(
-                f"reaction type {reaction_type} of {task} is not in 0 to {num_types - 1}"
-            )
-        return int(reaction_type)
+    def round_trips(
+        self, products: Sequence[str], *, answers: Sequence[Sequence[str]]
+    ) -> list[tuple[bool, ...]]:
+        """Whether the forward task's best answer to proposed precursors is the product again.
 
-    def _choose_templates(
-        self, texts: Sequence[str], *, task: Task, row_ids: Sequence[int]
-    ) -> list[Template]:
-        templates = self._templates[task]
-        choice = InstructionChoice(self._card["instruction"])
-        if choice is InstructionChoice.NONE:
-            return [bare_template(task)] * len(texts)
-        if choice is InstructionChoice.FIXED or not texts:
-            numbers = fixed_instructions(len(texts))
-        elif choice is InstructionChoice.RANDOM:
-            numbers = random_instructions(
-                row_ids, num_templates=len(templates), seed=int(self._card.get("seed", 0))
-            )
-        else:
-            if task not in self._template_vectors:
-                self._template_vectors[task] = self._embed([each.text for each in templates])
-            scores = adaptability(self._embed(texts), template_vectors=self._template_vectors[task])
-            numbers = choose_instructions(scores)
-        return [templates[number] for number in numbers]
+        Args:
+            products: Inputs of the retrosynthesis task.
+            answers: Precursors proposed for each; what is no molecule never passes.
 
-    def _embed(self, texts: Sequence[str]) -> np.ndarray:
-        vectors, _ = encode_texts(
-            self._model.get_encoder(),
-            tokenizer=self._tokenizer,
-            texts=texts,
-            token_budget=self._token_budget,
-            max_tokens=_MAX_INPUT_TOKENS,
+        Returns:
+            For each product, whether each answer passes.
+        """
+        proposed = [[check_input(text, task=Task.FORWARD) for text in row] for row in answers]
+        texts = [text for row in proposed for text in row if isinstance(text, str)]
+        made = self._make_products(list(dict.fromkeys(texts)))
+        wanted = [check_input(text, task=Task.RETROSYNTHESIS) for text in products]
+        return [
+            tuple(isinstance(text, str) and made[text] == product for text in row)
+            for product, row in zip(wanted, proposed, strict=True)
+        ]
+
+    def _make_products(self, precursors: Sequence[str]) -> dict[str, str]:
+        questions = [
+            self._prompter.question(text, task=Task.FORWARD, reaction_type=None, row_id=0)
+            for text in precursors
+        ]
+        found = self._answer(
+            questions, task=Task.FORWARD, top_k=1, settings=self._round_trip_settings
         )
-        return vectors
+        return {each.input: each.answers[0].smiles for each in found}
 
-    def _labeler(self, task: Task) -> Labeler:
-        if task not in self._labelers:
-            self._labelers[task] = load_labeler(
-                self._folder / "llm_rt" / task.value, device=self._device
-            )
-        return self._labelers[task]
+    def _answer(
+        self, questions: Sequence[Question], *, task: Task, top_k: int, settings: SearchSettings
+    ) -> list[Prediction]:
+        settings = replace(settings, num_beams=max(settings.num_beams, top_k))
+        plans = self._prompter.plan(questions, task=task, settings=settings)
+        found = self._decode(plans)
+        scored = self._score_missing(plans, found)
+        answers = zip(plans, found, scored, strict=True)
+        return [
+            self._make_prediction(plan, found=own, scored=others, task=task, top_k=top_k)
+            for plan, own, others in answers
+        ]
 
-    def _decode(self, prompts: Sequence["_Prompt"], *, top_k: int) -> list[list[Hypothesis]]:
-        if not prompts:
-            return []
-        num_beams = max(self._num_beams, top_k)
-        return beam_search(
+    def _decode(self, plans: Sequence[Plan]) -> list[list[list[Hypothesis]]]:
+        """What each variant of each plan finds; nothing where it has no beam of its own."""
+        found: list[list[list[Hypothesis]]] = [[[] for _ in plan.variants] for plan in plans]
+        asked = [
+            (row, column)
+            for row, plan in enumerate(plans)
+            for column, variant in enumerate(plan.variants)
+            if variant.num_beams
+        ]
+        if not asked:
+            return found
+        beams = [plans[row].variants[column].num_beams for row, column in asked]
+        searched = beam_search(
             self._model,
             self._tokenizer,
-            [prompt.text for prompt in prompts],
-            num_beams=num_beams,
-            num_return=num_beams,
+            [plans[row].prompts[column] for row, column in asked],
+            num_beams=beams,
+            num_return=max(beams),
             max_new_tokens=self._max_output_tokens,
             token_budget=self._token_budget,
         )
+        for (row, column), hypotheses in zip(asked, searched, strict=True):
+            found[row][column] = hypotheses
+        return found
+
+    def _score_missing(
+        self, plans: Sequence[Plan], found: Sequence[Sequence[Sequence[Hypothesis]]]
+    ) -> list[list[dict[tuple[int, ...], float]]]:
+        """Scores, under each variant, of what others of the same spelling found."""
+        missing = [
+            missing_answers(plan.variants, found=own)
+            for plan, own in zip(plans, found, strict=True)
+        ]
+        flat = [
+            (prompt, ids)
+            for plan, rows in zip(plans, missing, strict=True)
+            for prompt, ids in zip(plan.prompts, rows, strict=True)
+        ]
+        if not any(ids for _, ids in flat):
+            return [[{} for _ in plan.variants] for plan in plans]
+        scores = iter(
+            score_answers(
+                self._model,
+                self._tokenizer,
+                [prompt for prompt, _ in flat],
+                answers=[ids for _, ids in flat],
+                token_budget=self._token_budget,
+            )
+        )
+        return [[dict(zip(ids, next(scores), strict=True)) for ids in rows] for rows in missing]
+
+    def _make_prediction(
+        self,
+        plan: Plan,
+        *,
+        found: Sequence[Sequence[Hypothesis]],
+        scored: Sequence[dict[tuple[int, ...], float]],
+        task: Task,
+        top_k: int,
+    ) -> Prediction:
+        ranked = rank_answers(plan.variants, found=found, scored=scored)
+        calibration = self._folder.calibrations.get(task)
+        answers = [flag_answer(each, task=task, input_text=plan.text) for each in ranked[:top_k]]
+        if calibration is not None:
+            answers = [
+                replace(each, confidence=calibration.confidence(each.log_probability))
+                for each in answers
+            ]
+        if len(plan.variants) == 1:
+            raw = [(each.text, each.log_probability) for each in found[0]]
+        else:
+            raw = [(each.text, each.log_probability) for each in ranked]
+        types = [each.reaction_type for each in plan.variants if each.spelling == 0]
+        return Prediction(
+            input=plan.text,
+            task=task,
+            answers=tuple(answers),
+            raw_answers=tuple(text for text, _ in raw),
+            raw_log_probabilities=tuple(float(score) for _, score in raw),
+            reaction_type=types[0],
+            reaction_type_probabilities=plan.probabilities,
+            reaction_types_used=tuple(each for each in types if each is not None),
+            template_id=plan.template_id,
+        )
+
+    def _add_round_trips(
+        self, questions: Sequence[Question], found: Sequence[Prediction]
+    ) -> list[Prediction]:
+        answers = [[each.smiles for each in prediction.answers] for prediction in found]
+        passed = self.round_trips([question.text for question in questions], answers=answers)
+        return [
+            replace(
+                prediction,
+                answers=tuple(
+                    replace(answer, passes_round_trip=passes)
+                    for answer, passes in zip(prediction.answers, row, strict=True)
+                ),
+            )
+            for prediction, row in zip(found, passed, strict=True)
+        ]
 
 
 def load_predictor(
@@ -241,85 +284,29 @@ def load_predictor(
     *,
     device: Device | str = Device.AUTO,
     num_beams: int = 5,
+    num_reaction_types: int = 1,
+    num_spellings: int = 1,
     max_output_tokens: int | None = None,
 ) -> Predictor:
     """The predictor of a run or of an exported model.
 
     Args:
-        path: A run folder with a trained model, or the exported ``model`` folder itself.
+        path: A run folder with a trained model, a path or a URI, or the exported ``model`` folder
+            itself.
         device: Where the models run.
         num_beams: Beams of the search.
+        num_reaction_types: Reaction types that are decoded and ranked together.
+        num_spellings: Spellings of the input that vote.
         max_output_tokens: Longest answer, in tokens; that of training if None.
 
     Raises:
         ModelError: If neither is there.
     """
-    folder = Path(path)
-    if not (folder / MODEL_FILE).exists() and (folder / "model" / MODEL_FILE).exists():
-        folder = folder / "model"
     return Predictor(
-        folder,
+        find_model(path),
         device=Device(device),
         num_beams=num_beams,
+        num_reaction_types=num_reaction_types,
+        num_spellings=num_spellings,
         max_output_tokens=max_output_tokens,
     )
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    text: str
-    template_id: str
-    reaction_type: int | None
-    probabilities: tuple[float, ...] | None
-
-
-def _make_prediction(
-    text: str,
-    *,
-    task: Task,
-    canonical: str,
-    prompt: _Prompt,
-    hypotheses: Sequence[Hypothesis],
-    top_k: int,
-) -> Prediction:
-    return Prediction(
-        input=text,
-        task=task,
-        answers=merge_answers(hypotheses, input_text=canonical, top_k=top_k),
-        raw_answers=tuple(each.text for each in hypotheses),
-        raw_log_probabilities=tuple(float(each.log_probability) for each in hypotheses),
-        reaction_type=prompt.reaction_type,
-        reaction_type_probabilities=prompt.probabilities,
-        template_id=prompt.template_id,
-    )
-
-
-def _read_card(folder: Path) -> Mapping[str, Any]:
-    path = folder / MODEL_FILE
-    try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ModelError(
-            f"{folder} is no exported model: it has no {MODEL_FILE}; give a run folder whose "
-            "train stage is done, or its model folder"
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON; export the model again") from error
-    if card.get("format") != MODEL_FORMAT:
-        raise ModelError(
-            f"{path} has format {card.get('format')!r}, expected {MODEL_FORMAT}; export the model "
-            "again with this version"
-        )
-    return card
-
-
-def _read_templates(folder: Path) -> Mapping[Task, tuple[Template, ...]]:
-    path = folder / "templates.yaml"
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} is missing; export the model again") from error
-    return {
-        Task(name): tuple(Template(each["id"], Task(name), each["text"]) for each in group)
-        for name, group in entries.items()
-    }

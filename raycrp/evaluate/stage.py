@@ -10,7 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from raycrp.config import Config
-from raycrp.evaluate.job import MODEL_DIR, PREDICTIONS_DIR, choose_rows, predict_rows
+from raycrp.evaluate.calibration import (
+    CALIBRATION_FILE,
+    BestAnswers,
+    Confidence,
+    confidence_as_markdown,
+    learn_confidence,
+)
+from raycrp.evaluate.job import PREDICTIONS_DIR, VALIDATION_DIR, choose_rows, predict_rows
+from raycrp.evaluate.model_folder import MODEL_DIR
+from raycrp.evaluate.molecules import Answers, strict_exact
 from raycrp.evaluate.tables import (
     METRICS,
     AnsweredRow,
@@ -42,14 +51,22 @@ def run_evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     rows_in = run.num_rows(f"prompt/{Split.TEST}")
     source = choose_rows(run, max_rows=section.max_rows, seed=seed)
-    rows_out = predict_rows(run, section, source=source, device=config.run.device)
+    tables = {source: PREDICTIONS_DIR}
+    is_calibrated = bool(section.calibration_rows and run.list_names(f"prompt/{Split.VALIDATION}"))
+    if is_calibrated:
+        known = choose_rows(
+            run, max_rows=section.calibration_rows, seed=seed, split=Split.VALIDATION
+        )
+        tables[known] = VALIDATION_DIR
+    rows_out = predict_rows(run, section, tables=tables, device=config.run.device)[source]
+    confidence = _learn_confidence(run) if is_calibrated else {}
     scores = score_tasks(
         read_answers(run),
         num_answers=section.top_k,
         num_resamples=section.num_resamples,
         seed=seed,
     )
-    write_scores(run, scores, settings=_describe_run(config))
+    write_scores(run, scores, settings=_describe_run(config), confidence=confidence)
     update_model_card(run, scores)
     seconds = time.monotonic() - started
     logger.info("evaluate: %d rows answered, %d scores, %.1f s", rows_out, len(scores), seconds)
@@ -60,12 +77,13 @@ def run_evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
         "not_sampled": rows_in - rows_out,
         "seconds": seconds,
         "scores": scores_as_json(scores),
+        "confidence": {task: asdict(each) for task, each in confidence.items()},
     }
 
 
 def read_answers(run: RunFolder) -> list[AnsweredRow]:
     """Answered test rows, in the order of ``row_id``."""
-    columns = ["row_id", "reaction_key", "task", "output", "predictions"]
+    columns = ["row_id", "reaction_key", "task", "output", "predictions", "round_trips"]
     table = run.read_table(PREDICTIONS_DIR, columns=columns).sort_by("row_id")
     return [
         AnsweredRow(
@@ -73,18 +91,26 @@ def read_answers(run: RunFolder) -> list[AnsweredRow]:
             task=row["task"],
             output=row["output"],
             predictions=tuple(row["predictions"]),
+            round_trips=None if row["round_trips"] is None else tuple(row["round_trips"]),
         )
         for row in table.to_pylist()
     ]
 
 
-def write_scores(run: RunFolder, scores: Sequence[Score], *, settings: Mapping[str, str]) -> None:
+def write_scores(
+    run: RunFolder,
+    scores: Sequence[Score],
+    *,
+    settings: Mapping[str, str],
+    confidence: Mapping[str, Confidence] | None = None,
+) -> None:
     """Write the scores as Parquet, JSON and Markdown.
 
     Args:
         run: The run folder.
         scores: From ``score_tasks``.
         settings: What the scores are of, by name, for the head of the Markdown file.
+        confidence: How sure answers are, by task, for the end of it.
     """
     rows = [{**asdict(score.interval), **asdict(score)} for score in scores]
     run.write_table("evaluate/scores.parquet", pa.Table.from_pylist(rows, schema=SCORES))
@@ -96,6 +122,7 @@ def write_scores(run: RunFolder, scores: Sequence[Score], *, settings: Mapping[s
         "over all rows."
     )
     text = "\n".join([*head, note, "", scores_as_markdown(scores)])
+    text += confidence_as_markdown(confidence or {})
     run.write_bytes("evaluate/scores.md", text.encode())
 
 
@@ -113,6 +140,38 @@ def update_model_card(run: RunFolder, scores: Sequence[Score]) -> None:
     write_model_card(run, scores=shown)
 
 
+def _learn_confidence(run: RunFolder) -> dict[str, Confidence]:
+    """Fit the calibrations on validation rows, keep them beside the model, try them on the test."""
+    confidence = learn_confidence(
+        _read_best_answers(run, VALIDATION_DIR), test=_read_best_answers(run, PREDICTIONS_DIR)
+    )
+    curves = {task: asdict(each.calibration) for task, each in confidence.items()}
+    run.write_json(f"{MODEL_DIR}/{CALIBRATION_FILE}", curves)
+    for task, each in confidence.items():
+        logger.info(
+            "confidence, %s: expected calibration error %.3f (%.3f before), %d test rows",
+            task,
+            each.error,
+            each.error_before,
+            each.num_test_rows,
+        )
+    return confidence
+
+
+def _read_best_answers(run: RunFolder, folder: str) -> dict[str, BestAnswers]:
+    columns = ["row_id", "task", "output", "predictions", "log_probabilities"]
+    rows = run.read_table(folder, columns=columns).sort_by("row_id").to_pylist()
+    groups: dict[str, BestAnswers] = {}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        group = [row for row in rows if row["task"] == task and row["predictions"]]
+        answers = Answers([row["output"] for row in group], [row["predictions"] for row in group])
+        groups[task] = BestAnswers(
+            log_probabilities=[row["log_probabilities"][0] for row in group],
+            is_right=(strict_exact(answers, top=1) > 0).tolist(),
+        )
+    return groups
+
+
 def _describe_run(config: Config) -> dict[str, str]:
     backbone = config.model.llm_crp
     data = config.data.source.value
@@ -122,4 +181,6 @@ def _describe_run(config: Config) -> dict[str, str]:
         "model": str(backbone.preset or backbone.name_or_path),
         "seed": str(config.run.seed),
         "beams": str(config.evaluate.num_beams),
+        "reaction types ranked together": str(config.evaluate.num_reaction_types),
+        "spellings": str(config.evaluate.num_spellings),
     }

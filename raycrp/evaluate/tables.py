@@ -41,6 +41,7 @@ class Metric:
         higher_is_better: Direction.
         is_share: Whether the score lies in [0, 1].
         answers_needed: Answers of each row that the metric looks at.
+        needs_round_trips: Whether it is about round trips, which only retrosynthesis has.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Metric:
     higher_is_better: bool = True
     is_share: bool = True
     answers_needed: int = 1
+    needs_round_trips: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class AnsweredRow:
         task: The task.
         output: The right answer, as written in the data.
         predictions: Answers as decoded, best first.
+        round_trips: Whether each passes its round trip; None where that was not asked.
     """
 
     reaction_key: str
     task: str
     output: str
     predictions: tuple[str, ...]
+    round_trips: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,12 @@ def _meteor(answers: Answers) -> NDArray[np.float64]:
 
 def _component(answers: Answers, *, column: int) -> NDArray[np.float64]:
     return molecules.component_scores(answers)[:, column]
+
+
+def _round_trip(
+    title: str, statistics: Callable[[Answers], NDArray[np.float64]], reduce: Reduce | None = None
+) -> Metric:
+    return Metric(title, Block.STRICT, statistics, reduce=reduce, needs_round_trips=True)
 
 
 def _strict_exact(title: str, *, top: int, flat: bool = False) -> Metric:
@@ -136,6 +146,11 @@ METRICS: Mapping[str, Metric] = {
     "distinct_valid": Metric(
         "Distinct valid answers", Block.STRICT, molecules.num_distinct_valid, is_share=False
     ),
+    "round_trip_top1": _round_trip("Round trip, best answer", molecules.round_trip_first),
+    "round_trip": _round_trip(
+        "Round trip, all answers", molecules.round_trip_share, reduce=ratio_of_sums
+    ),
+    "coverage": _round_trip("Coverage", molecules.coverage),
 }
 """Every metric by its name in the score table; a new one is a function and an entry here."""
 
@@ -244,7 +259,9 @@ def _score_block(
     metrics = {
         name: metric
         for name, metric in METRICS.items()
-        if metric.block is block and metric.answers_needed <= num_answers
+        if metric.block is block
+        and metric.answers_needed <= num_answers
+        and (answers.has_round_trips or not metric.needs_round_trips)
     }
     intervals = bootstrap_intervals(
         [_estimate(metric, answers) for metric in metrics.values()],
@@ -260,7 +277,11 @@ def _score_block(
 
 
 def _answers_of(rows: Sequence[AnsweredRow]) -> Answers:
-    return Answers([row.output for row in rows], [row.predictions for row in rows])
+    return Answers(
+        [row.output for row in rows],
+        [row.predictions for row in rows],
+        [row.round_trips for row in rows],
+    )
 
 
 def _estimate(metric: Metric, answers: Answers) -> Estimate:

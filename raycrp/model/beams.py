@@ -1,5 +1,6 @@
 """Beam search over a batch of rows, exact in what it returns and quick to let go of rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def search_beams(
     ids: torch.Tensor,
     mask: torch.Tensor,
     settings: BeamSettings,
+    beams_per_row: Sequence[int] | None = None,
 ) -> list[list[Answer]]:
     """The best answers of each row by log-probability, without a length penalty.
 
@@ -59,12 +61,15 @@ def search_beams(
         ids: Padded input ids, shape ``(rows, length)``.
         mask: 1 at real tokens, shape ``(rows, length)``.
         settings: How the search runs.
+        beams_per_row: Beams of each row, at most ``settings.num_beams``; all of them if None. A
+            row's answers are those that it gets in a search of its own with so many beams.
 
     Returns:
-        For each row at most ``num_return`` answers, best first. An answer that reached
-        ``max_new_tokens`` has no end of text.
+        For each row at most ``num_return`` answers, and no more than it has beams, best first. An
+        answer that reached ``max_new_tokens`` has no end of text.
     """
-    search = _Search(model, ids=ids, mask=mask, settings=settings)
+    beams = torch.tensor(beams_per_row or [settings.num_beams] * len(ids), device=ids.device)
+    search = _Search(model, ids=ids, mask=mask, settings=settings, beams_per_row=beams)
     for step in range(settings.max_new_tokens):
         search.advance(is_last=step + 1 == settings.max_new_tokens)
         if search.is_over:
@@ -82,9 +87,12 @@ class _Search:
         ids: torch.Tensor,
         mask: torch.Tensor,
         settings: BeamSettings,
+        beams_per_row: torch.Tensor,
     ) -> None:
         rows, beams, device = len(ids), settings.num_beams, ids.device
         self._settings = settings
+        self._beams_per_row = beams_per_row[:, None]
+        self._num_return = beams_per_row.clamp(max=settings.num_return).tolist()
         self._decoder = IncrementalDecoder(model, ids=ids, mask=mask, num_beams=beams)
         self._ended: list[list[Answer]] = [[] for _ in range(rows)]
         self._places = torch.arange(rows, device=device)
@@ -104,8 +112,8 @@ class _Search:
     def answers(self) -> list[list[Answer]]:
         """Ended answers of all rows, best first."""
         return [
-            sorted(ended, key=lambda answer: -answer.log_probability)[: self._settings.num_return]
-            for ended in self._ended
+            sorted(ended, key=lambda answer: -answer.log_probability)[:wanted]
+            for ended, wanted in zip(self._ended, self._num_return, strict=True)
         ]
 
     def advance(self, *, is_last: bool) -> None:
@@ -115,10 +123,13 @@ class _Search:
         is_end = tokens == self._settings.end_id
         # Of twice as many candidates as beams the better half may end; the rest are there to keep
         # as many beams open.
+        ranks = torch.arange(2 * num_beams, device=scores.device)
         ends = torch.ones_like(is_end) if is_last else is_end.clone()
-        ends[:, num_beams:] = False
+        ends &= ranks < self._beams_per_row
         self._end_answers(ends, scores, parents, tokens)
-        scores, order = scores.masked_fill(is_end, -torch.inf).topk(num_beams)
+        closed = is_end | (ranks >= 2 * self._beams_per_row)
+        scores, order = scores.masked_fill(closed, -torch.inf).topk(num_beams)
+        scores = scores.masked_fill(ranks[:num_beams] >= self._beams_per_row, -torch.inf)
         parents, self._tokens, self._scores = (
             parents.gather(1, order),
             tokens.gather(1, order),
@@ -164,12 +175,14 @@ class _Search:
             self._ended[place].append(Answer(tuple(sequence), score))
 
     def _drop_finished_rows(self) -> None:
-        is_open = self._best_ended[:, -1] < self._scores[:, 0]
+        last = self._beams_per_row.clamp(max=self._settings.num_return) - 1
+        is_open = self._best_ended.gather(1, last).squeeze(1) < self._scores[:, 0]
         num_open = int(is_open.sum())
         if num_open > _LIVE_SHARE * len(is_open):
             return
         rows = is_open.nonzero().squeeze(1)
         self._decoder.select(rows)
         self._places, self._best_ended = self._places[rows], self._best_ended[rows]
+        self._beams_per_row = self._beams_per_row[rows]
         self._scores, self._tokens = self._scores[rows], self._tokens[rows]
         self._fed, self._ancestry = self._fed[rows], self._ancestry[rows]

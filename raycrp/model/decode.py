@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from raycrp.model.beams import BeamSettings, search_beams
+from raycrp.model.beams import Answer, BeamSettings, search_beams
 from raycrp.model.encode import (
     Float32Array,
     evaluating,
@@ -27,10 +27,12 @@ class Hypothesis:
     Args:
         text: The decoded text, without special tokens.
         log_probability: Sum of the log-probabilities of its tokens, the end of text included.
+        token_ids: Its tokens, the end of text included where it was reached.
     """
 
     text: str
     log_probability: float
+    token_ids: tuple[int, ...] = ()
 
 
 def beam_search(
@@ -38,7 +40,7 @@ def beam_search(
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[str],
     *,
-    num_beams: int,
+    num_beams: int | Sequence[int],
     num_return: int,
     max_new_tokens: int,
     token_budget: int,
@@ -52,38 +54,84 @@ def beam_search(
         model: Runs where its weights are; its training mode is restored.
         tokenizer: Its tokenizer.
         prompts: Whole prompts, in any order; rows of similar length are decoded together.
-        num_beams: Beams of the search.
-        num_return: Answers for each prompt, at most ``num_beams``.
+        num_beams: Beams of the search, or of each prompt's; prompts with as many beams are decoded
+            together where there are enough of them.
+        num_return: Answers for each prompt, at most ``num_beams``; a prompt with fewer beams of
+            its own gets as many answers as it has beams.
         max_new_tokens: Longest answer in tokens, the end of text included.
         token_budget: Rows times longest prompt of one padded batch, in tokens.
         max_input_tokens: Longer prompts are cut to this; never cut if unset.
 
     Returns:
-        For each prompt, in order, ``num_return`` hypotheses, best first.
+        For each prompt, in order, its hypotheses, best first.
 
     Raises:
         ValueError: If ``num_return`` exceeds ``num_beams``.
     """
-    if num_return > num_beams:
-        raise ValueError(f"num_return ({num_return}) exceeds num_beams ({num_beams})")
+    beams = [num_beams] * len(prompts) if isinstance(num_beams, int) else list(num_beams)
+    if beams and num_return > max(beams):
+        raise ValueError(f"num_return ({num_return}) exceeds num_beams ({max(beams)})")
     results: list[list[Hypothesis]] = [[] for _ in prompts]
     batches = _prompt_batches(
-        model, tokenizer, prompts, token_budget=token_budget, max_input_tokens=max_input_tokens
-    )
-    settings = _beam_settings(
-        model, tokenizer, num_beams=num_beams, num_return=num_return, max_new_tokens=max_new_tokens
+        model,
+        tokenizer,
+        prompts,
+        token_budget=token_budget,
+        max_input_tokens=max_input_tokens,
+        ranks=beams,
     )
     for places, ids, mask in batches:
+        of_rows = [beams[place] for place in places]
+        settings = _beam_settings(
+            model,
+            tokenizer,
+            num_beams=max(of_rows),
+            num_return=min(num_return, max(of_rows)),
+            max_new_tokens=max_new_tokens,
+        )
         with evaluating(model):
-            answers = search_beams(model, ids=ids, mask=mask, settings=settings)
-        for place, found in zip(places, answers, strict=True):
-            texts = tokenizer.batch_decode(
-                [list(answer.token_ids) for answer in found], skip_special_tokens=True
+            answers = search_beams(
+                model, ids=ids, mask=mask, settings=settings, beams_per_row=of_rows
             )
-            results[place] = [
-                Hypothesis(text, answer.log_probability)
-                for text, answer in zip(texts, found, strict=True)
-            ]
+        for place, found in zip(places, answers, strict=True):
+            results[place] = _hypotheses(tokenizer, found)
+    return results
+
+
+def score_answers(
+    model: "T5ForConditionalGeneration",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    *,
+    answers: Sequence[Sequence[tuple[int, ...]]],
+    token_budget: int,
+) -> list[list[float]]:
+    """Log-probability of given answers to each prompt, all tokens of an answer in one pass.
+
+    Args:
+        model: Runs where its weights are; its training mode is restored.
+        tokenizer: Its tokenizer.
+        prompts: Whole prompts.
+        answers: Token ids of the answers to score for each prompt, as of a ``Hypothesis``.
+        token_budget: Rows times longest prompt of one padded batch, in tokens.
+
+    Returns:
+        For each prompt a log-probability an answer, summed over its tokens.
+    """
+    asked = [place for place, rows in enumerate(answers) if rows]
+    results: list[list[float]] = [[] for _ in prompts]
+    batches = _prompt_batches(
+        model,
+        tokenizer,
+        [prompts[place] for place in asked],
+        token_budget=token_budget,
+        max_input_tokens=None,
+    )
+    for numbers, ids, mask in batches:
+        places = [asked[number] for number in numbers]
+        scores = iter(_score_rows(model, ids=ids, mask=mask, rows=[answers[i] for i in places]))
+        for place in places:
+            results[place] = [next(scores) for _ in answers[place]]
     return results
 
 
@@ -151,15 +199,52 @@ def _prompt_batches(
     *,
     token_budget: int,
     max_input_tokens: int | None,
+    ranks: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     rows, _ = tokenize_texts(tokenizer, prompts, max_tokens=max_input_tokens)
-    for places in length_batches([len(row) for row in rows], token_budget=token_budget):
+    lengths = [len(row) for row in rows]
+    for places in length_batches(lengths, token_budget=token_budget, ranks=ranks):
         ids, mask = pad_rows(
             [rows[place] for place in places],
             pad_id=tokenizer.pad_token_id,
             device=model.device,
         )
         yield places, ids, mask
+
+
+def _hypotheses(tokenizer: "PreTrainedTokenizerBase", found: Sequence[Answer]) -> list[Hypothesis]:
+    texts = tokenizer.batch_decode(
+        [list(answer.token_ids) for answer in found], skip_special_tokens=True
+    )
+    return [
+        Hypothesis(text, answer.log_probability, answer.token_ids)
+        for text, answer in zip(texts, found, strict=True)
+    ]
+
+
+def _score_rows(
+    model: Any,
+    *,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    rows: Sequence[Sequence[tuple[int, ...]]],
+) -> list[float]:
+    """Scores of the answers of all rows, one after the other."""
+    owners = torch.tensor([i for i, answers in enumerate(rows) for _ in answers], device=ids.device)
+    flat = [answer for answers in rows for answer in answers]
+    labels, is_real = pad_rows(flat, pad_id=0, device=ids.device)
+    start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
+    with evaluating(model):
+        states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        logits = model(
+            encoder_outputs=(states[owners],),
+            attention_mask=mask[owners],
+            decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1),
+            use_cache=False,
+        ).logits
+        steps = torch.log_softmax(logits.float(), dim=-1).gather(2, labels[..., None]).squeeze(2)
+        scores: list[float] = (steps * is_real).sum(dim=1).tolist()
+    return scores
 
 
 def _beam_settings(

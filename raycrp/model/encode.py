@@ -166,19 +166,23 @@ def tokenize_texts(
     return cut, is_cut
 
 
-def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[list[int]]:
+def length_batches(
+    lengths: Sequence[int], *, token_budget: int, ranks: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Group rows of similar length, so that little is padded.
 
     Args:
         lengths: Tokens of each row.
         token_budget: Rows times longest row of a batch; a longer row makes a batch of its own.
+        ranks: Rows of the highest rank come first, whatever their length; one rank if None.
 
     Yields:
         Places of the rows of a batch, longest rows first; every place occurs once.
     """
     batch: list[int] = []
     longest = 0
-    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    ranks = ranks or [0] * len(lengths)
+    for place in sorted(range(len(lengths)), key=lambda i: (-ranks[i], -lengths[i], i)):
         longest = max(longest, lengths[place])
         if batch and (len(batch) + 1) * longest > token_budget:
             yield batch

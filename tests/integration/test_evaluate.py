@@ -82,7 +82,9 @@ def make_run(folder, model_dir):
     run = RunFolder(str(folder), "run")
     rows = [row for i in range(NUM_REACTIONS) for row in prompt_rows(i)]
     run.write_table("prompt/test/shard-000000.parquet", pa.Table.from_pylist(rows, PROMPTS))
-    (folder / "run" / "model").symlink_to(model_dir)
+    known = [row | {"row_id": 1_000 + row["row_id"], "split": "validation"} for row in rows[:12]]
+    run.write_table("prompt/validation/shard-000000.parquet", pa.Table.from_pylist(known, PROMPTS))
+    shutil.copytree(model_dir, folder / "run" / "model")
     return run
 
 
@@ -140,6 +142,43 @@ def test_scores_are_written_three_ways(whole):
     assert "- seed: 0" in text
     assert "| Exact top 3 |" in text
     assert "Exact top 5" not in text
+    assert "| Coverage |" in text
+
+
+def test_answers_to_retrosynthesis_are_asked_for_their_round_trip(whole):
+    run, summary = whole
+    for row in predictions_of(run).to_pylist():
+        if row["task"] == "forward":
+            assert row["round_trips"] is None
+        else:
+            assert len(row["round_trips"]) == len(row["predictions"])
+    strict = summary["scores"]["retrosynthesis"]["strict"]
+    assert strict["coverage"]["value"] >= strict["round_trip_top1"]["value"]
+    assert "coverage" not in summary["scores"]["forward"]["strict"]
+    assert "coverage" not in summary["scores"]["all"]["strict"]
+
+
+def test_confidence_is_learned_on_validation_rows_and_kept_beside_the_model(whole):
+    run, summary = whole
+    curves = run.read_json("model/calibration.json")
+    assert {task: curve["num_rows"] for task, curve in curves.items()} == {
+        "forward": 6,
+        "retrosynthesis": 6,
+    }
+    assert summary["confidence"]["forward"]["num_test_rows"] == NUM_REACTIONS
+    predictor = load_predictor(run.path(), device="cpu", max_output_tokens=12)
+    (prediction,) = predictor.predict(["CCO"], task="forward", top_k=1)
+    assert 0 < prediction.answers[0].confidence < 1
+
+
+def test_types_and_spellings_are_ranked_together(tmp_path, model_dir):
+    run = make_run(tmp_path, model_dir)
+    run_evaluate(settings(num_reaction_types=2, num_spellings=2, max_rows=4), run)
+    answers = predictions_of(run).to_pylist()
+    assert len(answers) == 8
+    for row in answers:
+        assert row["log_probabilities"] == sorted(row["log_probabilities"], reverse=True)
+        assert len(set(row["predictions"])) == len(row["predictions"])
 
 
 def test_actors_and_shards_change_nothing_and_rows_are_chosen(whole, tmp_path, model_dir):

@@ -4,11 +4,12 @@ from raycrp.choices import Task
 from raycrp.evaluate.answers import (
     Answer,
     Prediction,
+    Rejection,
     check_input,
     describe_predictions,
-    merge_answers,
+    flag_answer,
 )
-from raycrp.model.decode import Hypothesis
+from raycrp.evaluate.ranking import Ranked
 
 
 @pytest.mark.parametrize(
@@ -21,75 +22,86 @@ from raycrp.model.decode import Hypothesis
     ],
 )
 def test_a_good_input_becomes_canonical(task, text, expected):
-    assert check_input(text, task=task) == (expected, None)
+    assert check_input(text, task=task) == expected
 
 
 @pytest.mark.parametrize(
-    ("task", "text", "said"),
+    ("task", "text", "reason", "said"),
     [
-        (Task.FORWARD, "C1CC", "C1CC"),
-        (Task.FORWARD, "", "no text"),
-        (Task.FORWARD, "CCO.", "beside a dot"),
-        (Task.FORWARD, "CCO and water", "after a blank"),
-        (Task.FORWARD, "CCO>>CC=O", "does not take"),
-        (Task.RETROSYNTHESIS, "CCO>O>CC=O", "C"),
-        (Task.REAGENT, "CCO", "reactants>>product"),
-        (Task.REAGENT, "CCO>>CC=O>>C", "reactants>>product"),
-        (Task.REAGENT, "CCO>>", "no text"),
-        (Task.REAGENT, "xx>>CC=O", "xx"),
+        (Task.FORWARD, "C1CC", "unparsable_molecule", "C1CC"),
+        (Task.FORWARD, "", "empty_molecule", "no text"),
+        (Task.FORWARD, None, "missing_input", "no input"),
+        (Task.FORWARD, "CCO.", "unparsable_molecule", "beside a dot"),
+        (Task.FORWARD, "CCO and water", "trailing_text", "after a blank"),
+        (Task.FORWARD, "CCO\nCC", "whitespace", "line break"),
+        (Task.FORWARD, "CCO>>CC=O", "arrow_unexpected", "does not take"),
+        (Task.RETROSYNTHESIS, "CCO>O>CC=O", "unparsable_molecule", "C"),
+        (Task.REAGENT, "CCO", "arrow_missing", "reactants>>product"),
+        (Task.REAGENT, "CCO>>CC=O>>C", "arrow_missing", "reactants>>product"),
+        (Task.REAGENT, "CCO>>", "empty_molecule", "no text"),
+        (Task.REAGENT, "xx>>CC=O", "unparsable_molecule", "xx"),
+        (Task.FORWARD, "C" * 3_000, "molecule_too_long", "2000 characters of one molecule"),
+        (Task.FORWARD, "C" * 10_000, "input_too_long", "10000 characters"),
+        (Task.FORWARD, ".".join(["C"] * 5_000), "input_too_long", "at most 4000"),
     ],
 )
-def test_a_bad_input_is_named(task, text, said):
-    canonical, problem = check_input(text, task=task)
-    assert canonical is None
-    assert said in problem
-    assert "\n" not in problem
+def test_a_bad_input_is_named_in_one_short_line(task, text, reason, said):
+    found = check_input(text, task=task)
+    assert isinstance(found, Rejection)
+    assert found.reason == reason
+    assert said in found.detail
+    assert "\n" not in found.detail
+    assert len(found.detail) < 300
 
 
-def test_a_long_input_is_refused_in_a_short_line():
-    canonical, problem = check_input("C" * 10_000, task=Task.FORWARD)
-    assert canonical is None
-    assert "10000 characters" in problem
-    assert len(problem) < 300
+@pytest.mark.parametrize(
+    ("task", "given", "answer", "is_input", "has_new_atoms"),
+    [
+        (Task.FORWARD, "CC=O.O", "CC=O", True, False),
+        (Task.FORWARD, "CC=O.O", "CCO", False, False),
+        (Task.FORWARD, "CC=O.O", "CCN", False, True),
+        # Three carbons cannot come of two; hydrogen may come from anywhere.
+        (Task.FORWARD, "CC=O.O", "CCC", False, True),
+        (Task.RETROSYNTHESIS, "CCN", "CCBr.N", False, False),
+        (Task.RETROSYNTHESIS, "CCN", "CCBr", False, True),
+        (Task.REAGENT, "CCO>>CC=O", "CC=O", True, False),
+        (Task.REAGENT, "CCBr>>CCN", "N", False, False),
+        (Task.REAGENT, "CCBr>>CCN", "O", False, True),
+    ],
+)
+def test_answers_are_flagged(task, given, answer, is_input, has_new_atoms):
+    flagged = flag_answer(Ranked(answer, answer, -1.0, True), task=task, input_text=given)
+    assert flagged == Answer(answer, -1.0, True, is_input, has_new_atoms)
 
 
-def test_answers_are_merged_and_flagged():
-    hypotheses = [
-        Hypothesis("OCC", -0.5),
-        Hypothesis("C1CC", -1.0),
-        Hypothesis("CCO", -1.5),
-        Hypothesis("CC=O", -2.0),
-        Hypothesis("", -3.0),
-    ]
-    assert merge_answers(hypotheses, input_text="CC=O.O", top_k=4) == (
-        Answer("CCO", -0.5, is_valid=True, is_input=False),
-        Answer("C1CC", -1.0, is_valid=False, is_input=False),
-        Answer("CC=O", -2.0, is_valid=True, is_input=True),
-        Answer("", -3.0, is_valid=False, is_input=False),
-    )
-    assert len(merge_answers(hypotheses, input_text="CC=O", top_k=2)) == 2
-
-
-def test_both_sides_of_a_reagent_input_count_as_given():
-    (answer,) = merge_answers([Hypothesis("CC=O", -1.0)], input_text="CCO>>CC=O", top_k=1)
-    assert answer.is_input
+def test_an_answer_that_is_no_molecule_is_only_invalid():
+    flagged = flag_answer(Ranked("C1", "C1", -1.0, False), task=Task.FORWARD, input_text="C")
+    assert flagged.flags == ("invalid",)
 
 
 def test_predictions_are_described():
     prediction = Prediction(
         "OCC",
         Task.FORWARD,
-        answers=(Answer("CC=O", -0.25, True, False), Answer("C1", -2.0, False, False)),
+        answers=(
+            Answer("CC=O", -0.25, True, False, confidence=0.8),
+            Answer("CCN", -1.0, True, False, has_new_atoms=True, passes_round_trip=True),
+            Answer("C1", -2.0, False, False),
+        ),
         reaction_type=3,
-        reaction_type_probabilities=(0.1, 0.1, 0.1, 0.7),
+        reaction_type_probabilities=(0.1, 0.0, 0.2, 0.7),
+        reaction_types_used=(3, 2),
         template_id="forward-02",
     )
-    rejected = Prediction("xx", Task.FORWARD, problem="'xx' is no input")
+    rejected = Prediction(
+        "xx", Task.FORWARD, rejection=Rejection("unparsable_molecule", "'xx' is no input")
+    )
     assert describe_predictions([prediction, rejected]).splitlines() == [
         "forward: OCC",
-        "  instruction forward-02, reaction type F3 (p = 0.70)",
-        "  1. CC=O  log p = -0.25",
-        "  2. C1  log p = -2.00  (invalid)",
+        "  instruction forward-02, reaction types F3 (p = 0.70), F2 (p = 0.20)",
+        "  1. CC=O  log p = -0.25  confidence 0.80",
+        "  2. CCN  log p = -1.00  (new atoms)  (round trip)",
+        "  3. C1  log p = -2.00  (invalid)",
         "",
         "rejected: 'xx' is no input",
     ]

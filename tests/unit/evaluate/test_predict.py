@@ -1,12 +1,14 @@
 """The predictor with stand-ins for the models; the real ones are in the integration tests."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from raycrp.choices import Task
 from raycrp.errors import ModelError
+from raycrp.evaluate import model_folder, prompting
 from raycrp.evaluate import predict as module
 from raycrp.evaluate.predict import Predictor, load_predictor
 from raycrp.model.decode import Hypothesis
@@ -41,8 +43,8 @@ def asked(monkeypatch):
     def beam_search(model, tokenizer, prompts, **settings):
         calls.append((list(prompts), settings))
         return [
-            [Hypothesis(f"CC{'C' * i}O", -float(i)) for i in range(settings["num_return"])]
-            for _ in prompts
+            [Hypothesis(f"CC{'C' * i}O", -float(i), (i,)) for i in range(num_beams)]
+            for num_beams in settings["num_beams"]
         ]
 
     def encode_texts(encoder, *, texts, **_):
@@ -50,9 +52,9 @@ def asked(monkeypatch):
         return np.array([[len(text)] for text in texts], dtype=np.float32), 0
 
     monkeypatch.setattr(module, "load_backbone", lambda folder, device: (Model(), None))
-    monkeypatch.setattr(module, "load_labeler", lambda folder, device: Labeler())
+    monkeypatch.setattr(prompting, "load_labeler", lambda folder, device: Labeler())
     monkeypatch.setattr(module, "beam_search", beam_search)
-    monkeypatch.setattr(module, "encode_texts", encode_texts)
+    monkeypatch.setattr(prompting, "encode_texts", encode_texts)
     return calls
 
 
@@ -119,10 +121,59 @@ def test_random_instructions_follow_the_row_id(asked, make_folder):
     assert len(set(chosen)) > 1
 
 
+def test_inputs_that_mean_the_same_are_answered_once(asked, make_folder):
+    predictions = Predictor(make_folder()).predict(["OCC", "CCO", " CCO"], task="forward")
+    assert len(asked[0][0]) == 1
+    assert [each.input for each in predictions] == ["OCC", "CCO", " CCO"]
+    assert predictions[0].answers == predictions[1].answers == predictions[2].answers
+
+
+def test_random_instructions_keep_rows_apart(asked, make_folder):
+    predictor = Predictor(make_folder(instruction="random"))
+    predictor.predict(["CCO", "CCO"], task="forward")
+    assert len(asked[0][0]) == 2
+
+
+def test_types_share_the_beams_by_their_probability(asked, monkeypatch, make_folder):
+    """Of 0.5, 0.3, 0.2 the first two are asked; what one finds is scored under the other."""
+    scored = []
+
+    def score_answers(model, tokenizer, prompts, *, answers, token_budget):
+        scored.extend(zip(prompts, answers, strict=True))
+        return [[math.log(0.25) for _ in rows] for rows in answers]
+
+    monkeypatch.setattr(module, "score_answers", score_answers)
+    predictor = Predictor(make_folder(instruction="fixed"), num_beams=5, num_reaction_types=2)
+    (prediction,) = predictor.predict(["CCO"], task="forward")
+    assert asked[0][1]["num_beams"] == [3, 2]
+    assert ["F1" in asked[0][0][0], "F2" in asked[0][0][1]] == [True, True]
+    assert [rows for _, rows in scored] == [[], [(2,)]]
+    # Both found CCO with probability 1, CCCO with 1/e; the second type scores CCCCO alone.
+    expected = [1, math.exp(-1), 0.625 * math.exp(-2) + 0.375 * 0.25]
+    probabilities = [math.exp(each.log_probability) for each in prediction.answers]
+    assert probabilities == pytest.approx(expected)
+    assert prediction.reaction_types_used == (1, 2)
+    assert prediction.raw_answers == ("CCO", "CCCO", "CCCCO")
+
+
+def test_confidence_comes_from_the_file_beside_the_model(asked, make_folder):
+    folder = make_folder()
+    curve = {"slope": 1.0, "offset": 0.0, "num_rows": 9}
+    (folder / "calibration.json").write_text(json.dumps({"forward": curve}))
+    (prediction,) = Predictor(folder).predict(["CCO"], task="forward", top_k=2)
+    assert [each.confidence for each in prediction.answers] == pytest.approx(
+        [1 / 2, 1 / (1 + math.e)]
+    )
+    (folder / "calibration.json").write_text('{"forward": 1}')
+    with pytest.raises(ModelError, match="damaged"):
+        Predictor(folder).predict(["CCO"], task="forward")
+
+
 def test_more_answers_than_beams_widen_the_search(asked, make_folder):
     predictor = Predictor(make_folder(), num_beams=3)
     predictor.predict(["CCO"], task="forward", top_k=7)
-    assert asked[0][1]["num_beams"] == asked[0][1]["num_return"] == 7
+    assert asked[0][1]["num_beams"] == [7]
+    assert asked[0][1]["num_return"] == 7
 
 
 def test_nothing_but_bad_inputs(asked, make_folder):
@@ -171,4 +222,5 @@ def test_a_damaged_or_strange_card(make_folder):
 def test_format_is_the_one_that_is_exported():
     from raycrp.train import export
 
-    assert (module.MODEL_FILE, module.MODEL_FORMAT) == (export.MODEL_FILE, export.MODEL_FORMAT)
+    ours = (model_folder.MODEL_DIR, model_folder.MODEL_FILE, model_folder.MODEL_FORMAT)
+    assert ours == (export.MODEL_DIR, export.MODEL_FILE, export.MODEL_FORMAT)

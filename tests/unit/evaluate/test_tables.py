@@ -65,11 +65,29 @@ def test_a_single_task_has_no_line_for_all():
     assert {task for task, _ in scores_of(ROWS[:3])} == {"forward"}
 
 
+ROUND_TRIPS = {"round_trip_top1", "round_trip", "coverage"}
+
+
+def test_round_trips_are_scored_where_every_row_has_them():
+    rows = [
+        AnsweredRow("a", "retrosynthesis", "CCO", ("CC", "CN"), (False, True)),
+        AnsweredRow("b", "retrosynthesis", "CCO", ("CCC",), (True,)),
+        AnsweredRow("c", "retrosynthesis", "CCO", (), ()),
+    ]
+    scores = scores_of(rows)
+    values = {name: scores["retrosynthesis", name].interval.value for name in ROUND_TRIPS}
+    assert values == pytest.approx(
+        {"round_trip_top1": 1 / 3, "round_trip": 2 / 3, "coverage": 2 / 3}
+    )
+    unasked = AnsweredRow("d", "retrosynthesis", "CCO", ("C",))
+    assert ROUND_TRIPS.isdisjoint({metric for _, metric in scores_of([*rows, unasked])})
+
+
 def test_metrics_that_need_more_answers_are_left_out():
     few = {metric for _, metric in scores_of(ROWS, num_answers=3)}
     assert "exact_top3" in few
     assert few.isdisjoint({"exact_top5", "exact_top10", "exact_flat_top5"})
-    assert {metric for _, metric in scores_of(ROWS, num_answers=10)} == set(METRICS)
+    assert {metric for _, metric in scores_of(ROWS, num_answers=10)} == set(METRICS) - ROUND_TRIPS
 
 
 @pytest.mark.parametrize("repeated", [[0], [1, 1, 1], [0, 1, 2, 3]])

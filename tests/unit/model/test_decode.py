@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raycrp.model.beams import BeamSettings, search_beams
-from raycrp.model.decode import beam_search, label_token_ids, score_labels
+from raycrp.model.decode import beam_search, label_token_ids, score_answers, score_labels
 from raycrp.model.incremental import IncrementalDecoder
 
 rng = random.Random(0)
@@ -159,3 +159,31 @@ def test_labels_that_read_the_same_are_refused(lively_model):
     _, tokenizer = lively_model
     with pytest.raises(ValueError, match="do not differ"):
         label_token_ids(tokenizer, ["é", "→"])
+
+
+def test_rows_with_beams_of_their_own_answer_as_in_searches_of_their_own(lively_model):
+    model, tokenizer = lively_model
+    settings = {"max_new_tokens": 10, "token_budget": 10_000}
+    beams = [1, 4, 2, 3, 1, 4, 2, 2]
+    together = beam_search(model, tokenizer, PROMPTS, num_beams=beams, num_return=4, **settings)
+    for prompt, width, found in zip(PROMPTS, beams, together, strict=True):
+        [alone] = beam_search(
+            model, tokenizer, [prompt], num_beams=width, num_return=width, **settings
+        )
+        assert [each.token_ids for each in found] == [each.token_ids for each in alone]
+        assert [each.log_probability for each in found] == pytest.approx(
+            [each.log_probability for each in alone], abs=1e-3
+        )
+
+
+def test_given_answers_score_what_the_search_says_of_its_own(lively_model):
+    model, tokenizer = lively_model
+    settings = {"num_beams": 3, "num_return": 3, "max_new_tokens": 9, "token_budget": 200}
+    found = beam_search(model, tokenizer, PROMPTS, **settings)
+    answers = [[each.token_ids for each in row] for row in found]
+    answers[2] = []
+    scores = score_answers(model, tokenizer, PROMPTS, answers=answers, token_budget=100)
+    assert scores[2] == []
+    for place, row in enumerate(found):
+        if place != 2:
+            assert scores[place] == pytest.approx([h.log_probability for h in row], abs=1e-3)
