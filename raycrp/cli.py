@@ -159,6 +159,23 @@ def status(
 
 
 @app.command()
+def board(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, a path or URI.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8050,
+) -> None:
+    """Serve a page that follows a run: the sweep, its choice, training."""
+    from raycrp.board.app import serve_board
+    from raycrp.status import parse_run
+
+    serve_board(
+        parse_run(run_folder), host=host, port=port, echo=lambda text: print(text, flush=True)
+    )
+
+
+@app.command()
 def doctor() -> None:
     """Check Python, torch, Ray, DeepSpeed, memory, disk and the cluster; exit 1 on trouble."""
     from raycrp.doctor import run_checks

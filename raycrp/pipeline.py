@@ -77,6 +77,13 @@ def _run_data(config: Config, run: RunFolder) -> dict[str, Any]:
     return run_data(config, run, words=prompt_words(config.data.tasks))
 
 
+def _run_report(config: Config, run: RunFolder) -> dict[str, Any]:
+    from raycrp.board.export import export_board
+
+    board_bytes = export_board(run)
+    return run_report(config, run) | {"board_bytes": board_bytes}
+
+
 STAGE_FUNCTIONS: Mapping[Stage, Callable[[Config, RunFolder], dict[str, Any]]] = {
     Stage.DATA: _run_data,
     Stage.EMBED: run_embed,
@@ -85,7 +92,7 @@ STAGE_FUNCTIONS: Mapping[Stage, Callable[[Config, RunFolder], dict[str, Any]]] =
     Stage.PROMPT: run_prompt,
     Stage.TRAIN: run_train,
     Stage.EVALUATE: run_evaluate,
-    Stage.REPORT: run_report,
+    Stage.REPORT: _run_report,
 }
 
 

@@ -5,10 +5,11 @@ import time
 import pyarrow as pa
 import pytest
 
+from raycrp.board.stages import stage_views
 from raycrp.config import Config, dump_yaml
 from raycrp.errors import RunError
 from raycrp.run import RunFolder
-from raycrp.status import describe_run, parse_run, stage_views
+from raycrp.status import describe_run, parse_run
 
 NOW = 2_000_000_000.0
 
@@ -100,7 +101,8 @@ class TestStages:
         os.utime(run.path("embed/train/shard-000000.parquet"), (NOW - 60, NOW - 60))
         text = describe(run)
         assert stage_line(text, "embed") == ["embed", "under", "way", "50", "25"]
-        assert "embed: started 0:01:30 ago, last wrote 0:00:30 ago" in text
+        # 25 rows in 90 s, 25 to go.
+        assert "embed: started 0:01:30 ago, last wrote 0:00:30 ago, about 0:01:30 left" in text
 
     def test_all_splits_count_where_all_are_worked_on(self, run):
         finish(run, "data")
@@ -126,7 +128,7 @@ class TestSweep:
         ]
         write_lines(run, "elicit/rounds.jsonl", rounds, rest='{"trial_id": "cut')
         text = describe(run)
-        assert "elicit: 3 of 12 trials done, 1 running with results, about 0:03:00 left" in text
+        assert "elicit: 3 of 12 trials done, 1 running, about 0:03:00 left" in text
         assert "best by accuracy: concat, N=4: accuracy 0.910" in text
         assert text.count("round 1") == 1
         assert "  reagent         best by accuracy: output, N=4" in text
@@ -177,13 +179,14 @@ class TestTraining:
         self.write(run, {"step": 7, "seconds": 1, "validation_loss": 3.0})
         assert "train: step 7\n  validation loss 3.0000 at step 7" in describe(run)
 
-    def test_only_the_end_of_a_long_file_is_read(self, run):
+    def test_a_long_log_is_thinned_but_keeps_its_best_and_its_last_line(self, run):
         start(run, "train")
-        lines = [{"step": n, "seconds": n, "validation_loss": float(n)} for n in range(20_000)]
+        lines = [{"step": n, "seconds": n, "validation_loss": 2.0} for n in range(1, 20_001)]
+        lines[7]["validation_loss"] = 1.5
         write_lines(run, "train/metrics.jsonl", lines)
         text = describe(run)
-        assert "train: step 19999" in text
-        assert "best 0.0000" not in text
+        assert "train: step 20000" in text
+        assert "validation loss 2.0000 at step 20000, best 1.5000 at step 8" in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,191 @@
+"""The training log, followed as it grows: a fixed number of points, whatever its length."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import fs
+
+from raycrp.run import RunFolder
+
+Line = Mapping[str, Any]
+
+METRICS_FILE = "train/metrics.jsonl"
+MAX_POINTS = 1_200
+
+_CHUNK_BYTES = 4 * 2**20
+_MAX_LINE_BYTES = 2**20
+_CHECK_BYTES = 128
+_VALIDATION = b'"validation_loss"'
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What the log holds, thinned out.
+
+    Args:
+        steps: Lines of training steps; every so many of them, and the last.
+        validations: Lines of validations; all, or every so many and the best.
+        stride: How many lines of steps one of ``steps`` stands for.
+    """
+
+    steps: Sequence[Line] = ()
+    validations: Sequence[Line] = ()
+    stride: int = 1
+
+    @property
+    def last(self) -> Line | None:
+        """The newest line of a training step."""
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def best(self) -> Line | None:
+        """The validation with the lowest loss."""
+        return min(self.validations, key=_validation_loss, default=None)
+
+
+def seconds_left(view: TrainingView, *, train: Line) -> float | None:
+    """Until the last epoch or step allowed; early stopping may come first.
+
+    Args:
+        view: The training log.
+        train: Settings of the stage, as read from YAML.
+
+    Returns:
+        Seconds; None where too little is known.
+    """
+    if view.last is None or not view.last["epoch"]:
+        return None
+    last = view.last
+    # A resumed attempt counts its seconds anew.
+    attempt = [line for line in view.steps if line["seconds"] <= last["seconds"]]
+    num_steps = last["step"] - attempt[0]["step"]
+    if num_steps <= 0:
+        return None
+    steps_left = last["step"] / last["epoch"] * (train["max_epochs"] - last["epoch"])
+    if train["max_steps"] is not None:
+        steps_left = min(steps_left, train["max_steps"] - last["step"])
+    return max(0.0, float(steps_left * (last["seconds"] - attempt[0]["seconds"]) / num_steps))
+
+
+class TrainingLog:
+    """Follows ``train/metrics.jsonl``: only what is new is read, and little of it is kept.
+
+    A resumed training writes the file anew without the steps that are done again; the bytes before
+    the place last read tell, and reading starts over. A line without its end waits for it.
+
+    Args:
+        run: The run folder.
+        max_points: Lines of each kind to keep, give or take a factor of two.
+    """
+
+    def __init__(self, run: RunFolder, *, max_points: int = MAX_POINTS) -> None:
+        self._run = run
+        self._max_points = max_points
+        self._key: tuple[int, int] | None = None
+        self._clear()
+
+    def read(self) -> TrainingView:
+        """The log as it is now."""
+        path = self._run.path(METRICS_FILE)
+        info = self._run.filesystem.get_file_info(path)
+        if info.type != fs.FileType.File:
+            self._clear()
+            return TrainingView()
+        key = (info.mtime_ns, info.size)
+        if key != self._key:
+            with self._run.filesystem.open_input_file(path) as file:
+                self._follow(file)
+            self._key = key
+        return self._view()
+
+    def _view(self) -> TrainingView:
+        validations = _merged(self._validations, [self._best, self._last_validation])
+        return TrainingView(_merged(self._steps, [self._last]), validations, self._stride)
+
+    def _clear(self) -> None:
+        self._key = None
+        self._offset = 0
+        self._before = b""
+        self._number = 0
+        self._stride = 1
+        self._steps: list[Line] = []
+        self._validations: list[Line] = []
+        self._last: Line | None = None
+        self._last_validation: Line | None = None
+        self._best: Line | None = None
+
+    def _follow(self, file: Any) -> None:
+        if not self._is_continued(file):
+            self._clear()
+        file.seek(self._offset)
+        rest = b""
+        while chunk := file.read(_CHUNK_BYTES):
+            whole, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline:
+                self._take(whole, num_bytes_left=file.size() - self._offset)
+                self._before = (self._before + whole + newline)[-_CHECK_BYTES:]
+                self._offset += len(whole) + 1
+            elif len(rest) > _MAX_LINE_BYTES:
+                break
+
+    def _is_continued(self, file: Any) -> bool:
+        if file.size() < self._offset:
+            return False
+        file.seek(self._offset - len(self._before))
+        return bool(file.read(len(self._before)) == self._before)
+
+    def _take(self, text: bytes, *, num_bytes_left: int) -> None:
+        lines = text.split(b"\n")
+        expected = num_bytes_left // max(1, len(text) // len(lines))
+        while len(self._steps) + expected / self._stride > 2 * self._max_points:
+            self._thin()
+        first = -self._number % self._stride
+        self._number += len(lines)
+        self._steps += [line for line in _parsed(lines[first :: self._stride]) if "loss" in line]
+        self._last = next(
+            (line for line in _parsed(reversed(lines[-2_000:])) if "loss" in line), self._last
+        )
+        for line in _parsed(_lines_with(_VALIDATION, text)):
+            self._validations.append(line)
+            self._last_validation = line
+            known = self._best
+            if known is None or _validation_loss(line) < _validation_loss(known):
+                self._best = line
+        while len(self._validations) > 2 * self._max_points:
+            self._validations = self._validations[::2]
+
+    def _thin(self) -> None:
+        self._stride *= 2
+        self._steps = self._steps[::2]
+
+
+def _merged(lines: Sequence[Line], others: Sequence[Line | None]) -> tuple[Line, ...]:
+    """Lines in order of their steps, each step once."""
+    steps = {int(line["step"]): line for line in (*lines, *others) if line is not None}
+    return tuple(steps[step] for step in sorted(steps))
+
+
+def _lines_with(word: bytes, text: bytes) -> Iterator[bytes]:
+    place = text.find(word)
+    while place >= 0:
+        end = text.find(b"\n", place)
+        end = len(text) if end < 0 else end
+        yield text[text.rfind(b"\n", 0, place) + 1 : end]
+        place = text.find(word, end)
+
+
+def _parsed(lines: Any) -> Iterator[Line]:
+    """Lines that are whole; one that a crash cut short is left out."""
+    for text in lines:
+        try:
+            line = json.loads(text)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            continue
+        if isinstance(line, dict) and "step" in line:
+            yield line
+
+
+def _validation_loss(line: Line) -> float:
+    return float(line["validation_loss"])
