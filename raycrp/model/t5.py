@@ -12,7 +12,10 @@ import torch
 from raycrp.choices import Device, Preset
 from raycrp.config import Backbone
 from raycrp.errors import ModelError
+from raycrp.model.copying import start_copying
 from raycrp.model.tokenizers import (
+    EOS,
+    PAD,
     PreparedTokenizer,
     TokenizerReport,
     add_tokens,
@@ -48,6 +51,12 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 """Sizes of the from-scratch models; encoder and decoder have ``num_layers`` each."""
 
 _VOCABULARY_MULTIPLE = 8
+_COMMON_TOKENS = (
+    *("c", "C", "(", ")", "1", "O", "=", ".", "N", "2", EOS, PAD, "n", "Cl", "F", "[O-]"),
+    *(">>", "3", "Br", "[N+]", "S", "/", "#", "-", "s", "P", "[C@H]", "[C@@H]", "I", "B", "o"),
+    *("[nH]", "[Si]", "\\", "4", "[Na+]", "[K+]", "[H]"),
+)
+"""Tokens of reactions by frequency."""
 
 
 def save_backbone(
@@ -57,6 +66,7 @@ def save_backbone(
     target: Path,
     seed: int,
     new_tokens: Sequence[str] = (),
+    starts_copying: bool = False,
 ) -> None:
     """Create or load a T5, fit its embeddings to a tokenizer, and save both in one folder.
 
@@ -66,6 +76,8 @@ def save_backbone(
         target: Folder to write; loads with ``AutoModelForSeq2SeqLM`` and ``AutoTokenizer``.
         seed: Seed of the initialisation of new weights.
         new_tokens: Whole tokens to add, such as names of reaction types.
+        starts_copying: Whether a preset's weights copy from the input before any training, see
+            `start_copying`.
 
     Raises:
         ModelError: If the tokenizer or the model cannot be loaded.
@@ -75,6 +87,8 @@ def save_backbone(
     with seeded(seed):
         if backbone.preset is not None:
             model = _new_model(backbone.preset, tokenizer=tokenizer)
+            if starts_copying:
+                start_copying(model, common_ids=_common_ids(tokenizer))
         else:
             model = _published_model(backbone)
             _grow_embeddings(model, num_tokens=len(tokenizer))
@@ -153,6 +167,11 @@ def _new_model(preset: Preset, *, tokenizer: Any) -> "T5ForConditionalGeneration
     # T5 starts an answer with the padding token.
     config.decoder_start_token_id = tokenizer.pad_token_id
     return T5ForConditionalGeneration(config)
+
+
+def _common_ids(tokenizer: Any) -> list[int]:
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[token] for token in _COMMON_TOKENS if token in vocabulary]
 
 
 def _published_model(backbone: Backbone) -> "T5ForConditionalGeneration":

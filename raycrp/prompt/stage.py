@@ -236,6 +236,7 @@ def _save_llm_crp(
             target=folder,
             seed=seed,
             new_tokens=names,
+            starts_copying=True,
         )
 
 

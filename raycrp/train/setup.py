@@ -18,7 +18,12 @@ from raycrp.train.batches import BatchShape, SpecialIds, batch_shape
 from raycrp.train.checkpoint import GoodCheckpoint
 from raycrp.train.deepspeed import OptimizerSettings, build_engine
 from raycrp.train.dropout import DropoutSource, use_cheap_dropout
-from raycrp.train.precision import check_gpu_kernels, enable_fp16, resolve_precision
+from raycrp.train.precision import (
+    check_gpu_kernels,
+    enable_cpu_bf16,
+    enable_fp16,
+    resolve_precision,
+)
 from raycrp.train.resume import agreed_checkpoint, model_digest, needs_resize
 from raycrp.train.rows import Rows, Schedule
 from raycrp.train.session import Session
@@ -195,6 +200,9 @@ def _load_engine(
 ) -> Any:
     if precision is Precision.FP16:
         enable_fp16(model, device_type="cuda" if train.use_gpu else "cpu")
+    if precision is Precision.BF16 and not train.use_gpu:
+        enable_cpu_bf16(model)
+        precision = Precision.FP32  # As DeepSpeed is to see the model.
     return build_engine(
         model.train(),
         optimizer=OptimizerSettings(train.learning_rate, train.weight_decay, train.gradient_clip),

@@ -4,7 +4,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from raycrp.choices import Precision
 from raycrp.errors import TrainError
-from raycrp.train.precision import LossScale, check_gpu_kernels, enable_fp16, resolve_precision
+from raycrp.train.precision import (
+    LossScale,
+    check_gpu_kernels,
+    enable_cpu_bf16,
+    enable_fp16,
+    resolve_precision,
+)
 
 V100, T4, A100 = (7, 0), (7, 5), (8, 0)
 
@@ -66,6 +72,20 @@ def test_t5_stays_finite_in_fp16_and_near_fp32():
     output.loss.backward()
     assert all(torch.isfinite(w.grad).all() for w in model.parameters() if w.grad is not None)
     assert {weights.dtype for weights in model.parameters()} == {torch.float32}
+
+
+def test_bf16_on_a_cpu_keeps_weights_and_gradients_in_fp32():
+    ids = torch.arange(3, 17).reshape(2, 7)
+    model = overflowing_t5()
+    wanted = model(input_ids=ids, labels=ids).loss
+    enable_cpu_bf16(model)
+    output = model(input_ids=ids, labels=ids)
+    assert output.logits.dtype is torch.bfloat16
+    assert output.loss.item() == pytest.approx(wanted.item(), rel=2e-2)
+    output.loss.backward()
+    assert {weights.dtype for weights in model.parameters()} == {torch.float32}
+    gradients = [weights.grad for weights in model.parameters() if weights.grad is not None]
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
 
 
 def test_loss_scale_halves_after_an_overflow_and_grows_after_many_good_steps():
