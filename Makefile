@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= 2
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.complete
 
-.PHONY: demo test lint chaos dashboards-test setup clean
+.PHONY: demo test lint chaos bench-train test-slow dashboards-test setup clean
 
 demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
@@ -26,6 +26,12 @@ lint: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos
+
+bench-train: $(STAMP)
+	$(BIN)/python -m bench.train $(REAL_DATA)
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
 
 dashboards-test: $(STAMP)
 	apt-get install --yes prometheus

@@ -44,12 +44,13 @@ from raycrp.prompt.templates import prompt_words, reaction_type_name
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, PROMPTS, Split
 from raycrp.tracking import read_metrics
+from raycrp.train.attempts import METRICS_FILE
 from raycrp.train.deepspeed import prepare_process
 from raycrp.train.session import LocalSession
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.tokens import TOKENS_DIR, SpellingSettings, TokenWriter
 from raycrp.train.trainer import join_single_process_group, train_model
-from raycrp.train.worker import METRICS_FILE, Worker
+from raycrp.train.worker import Worker
 
 DATA_FILE = "full/forward_reaction_prediction.smiles.parquet"
 NUM_TYPES = 10
@@ -63,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("data_dir", type=Path, help="folder of real reactions")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="steps of each repeat")
-    parser.add_argument("--rows", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=4, help="steps of each repeat")
+    parser.add_argument("--rows", type=int, default=6_000)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="raycrp-bench-"))
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         small = write_run(folder, name="small", rows=rows, preset=Preset.SMALL)
         vs_plain, padding = compare_with_plain(small, repeats=options.repeats, steps=options.steps)
         tiny = write_run(folder, name="tiny", rows=rows, preset=Preset.TINY)
-        vs_local = compare_ray_with_local(tiny, repeats=3, steps=20 * options.steps)
+        vs_local = compare_ray_with_local(tiny, repeats=3, steps=25 * options.steps)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(

@@ -338,8 +338,9 @@ class TrainConfig(Section):
     """CPUs of each worker."""
     use_gpu: Annotated[bool, EXECUTION] = False
     """One GPU for each worker."""
-    max_failures: Annotated[int, EXECUTION] = Field(default=3, ge=-1)
-    """Worker failures survived; -1 is without limit."""
+    max_failures: Annotated[int, EXECUTION] = Field(default=100, ge=-1)
+    """Lost workers and nodes survived by one command; -1 is without limit. The same step failing
+    three times, or ten starts without a step, end training whatever this says."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
     spelling: Spelling = Spelling.CANONICAL
@@ -382,6 +383,8 @@ class TrainConfig(Section):
     """Steps between further checkpoints; none if unset."""
     checkpoint_every_s: Annotated[float | None, EXECUTION] = Field(default=600, gt=0)
     """Seconds after which there is a further checkpoint; none if null."""
+    mlflow_uri: Annotated[str | None, EXECUTION] = None
+    """MLflow tracking server (or folder) that is sent all metrics; needs ``raycrp[mlflow]``."""
     log_every_steps: Annotated[int, EXECUTION] = Field(default=10, ge=1)
     """Steps between two lines of metrics."""
     max_validation_rows: int = Field(default=2_000, ge=1)

@@ -267,6 +267,28 @@ def set_training(step: int, values: Mapping[str, float], *, run: str) -> None:
     note_progress(run=run, stage="train")
 
 
+def set_training_limits(
+    *,
+    run: str,
+    workers_wanted: int,
+    checkpoint_interval_s: float | None,
+    least_loss_scale: float | None,
+) -> None:
+    """Show what training is held against by dashboards and alerts.
+
+    Args:
+        run: Name of the run.
+        workers_wanted: Workers asked for, at most.
+        checkpoint_interval_s: Longest time wanted between two checkpoints; None for none.
+        least_loss_scale: Least loss scale allowed; None where none is used.
+    """
+    set_gauge("raycrp_workers_wanted", workers_wanted, run=run)
+    if checkpoint_interval_s is not None:
+        set_gauge("raycrp_checkpoint_interval_seconds", checkpoint_interval_s, run=run)
+    if least_loss_scale is not None:
+        set_gauge("raycrp_train_loss_scale_minimum", least_loss_scale, run=run)
+
+
 def set_round(values: Mapping[str, Any], *, run: str) -> None:
     """Show a round of a trial as metrics.
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from pyarrow import fs
 
+from raycrp.experiments import MlflowRun
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ METRICS: Mapping[str, str] = {
     "samples_per_s": "Training rows per second, all workers together",
     "samples_per_cpu_s": "Training rows per second of CPU time, all workers' processes together",
     "tokens_per_s": "Real tokens per second, prompts and targets, all workers together",
+    "step_s": "Seconds of an optimiser step, validations and checkpoints left out",
+    "mfu": "Model FLOPs on real tokens over the peak of all workers' GPUs, where that is known",
     "padding_share": "Share of the positions computed that are padding",
     "micro_batches": "Micro batches of the last step, all workers together",
     "instruction_entropy": "Entropy of the instructions in use within their tasks, in bits",
@@ -52,9 +55,20 @@ class Tracker:
         path: JSON Lines file, relative to the run folder.
         events_dir: Folder of TensorBoard events, relative to the run folder.
         start_step: Steps done before this attempt.
+        mlflow_uri: Tracking server that hears of them too; none if None.
+        settings: What it is to note beside them, by dotted name.
     """
 
-    def __init__(self, run: RunFolder, *, path: str, events_dir: str, start_step: int) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        path: str,
+        events_dir: str,
+        start_step: int,
+        mlflow_uri: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         from tensorboardX import SummaryWriter
 
         self._run = run
@@ -62,9 +76,13 @@ class Tracker:
         self._events_dir = events_dir
         self._lines = _kept_lines(run, path, start_step)
         self._started = time.monotonic()
+        self._is_behind = False
         self._scratch = None if run.is_local else Path(tempfile.mkdtemp(prefix="raycrp-events-"))
         self._writer = SummaryWriter(
             logdir=str(self._scratch or run.path(events_dir)), purge_step=start_step + 1
+        )
+        self._mlflow = (
+            None if mlflow_uri is None else MlflowRun(run, uri=mlflow_uri, settings=settings or {})
         )
         self.flush()
 
@@ -85,10 +103,24 @@ class Tracker:
         text = json.dumps({name: _rounded(value) for name, value in line.items()}) + "\n"
         self._lines.append(text)
         if self._run.is_local:
-            with Path(self._run.path(self._path)).open("a", encoding="utf-8") as stream:
-                stream.write(text)
+            self._append(text)
         for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, step)
+        if self._mlflow is not None:
+            self._mlflow.log(step, values)
+
+    def _append(self, text: str) -> None:
+        try:
+            if self._is_behind:
+                self._run.write_bytes(self._path, "".join(self._lines).encode())
+            else:
+                with Path(self._run.path(self._path)).open("a", encoding="utf-8") as stream:
+                    stream.write(text)
+            self._is_behind = False
+        except OSError as error:
+            # Lines are kept, and written once storage is back: training need not end for them.
+            logger.warning("metrics cannot be written: %s", error)
+            self._is_behind = True
 
     def flush(self) -> None:
         """Make sure that all recorded so far is in the run folder."""
@@ -112,6 +144,8 @@ class Tracker:
     ) -> None:
         self.flush()
         self._writer.close()
+        if self._mlflow is not None and error is None:
+            self._mlflow.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 

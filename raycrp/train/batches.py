@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from raycrp.errors import TrainError
 from raycrp.train.tokens import IntArray, PrefixTable, TokenTable
@@ -184,6 +185,23 @@ class SpecialIds:
     eos: int
     start: int
     blank: int | None
+
+
+def summed_loss(logits: Tensor, *, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of all target tokens, summed, in nats; padding counts nothing.
+
+    Args:
+        logits: Shape ``(rows, target_length, vocabulary)``, any float type.
+        labels: Token ids, padding as -100, shape ``(rows, target_length)``.
+        smoothing: Share of each target's probability that is spread over all tokens.
+    """
+    return cross_entropy(
+        logits.float().flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORED_LABEL,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
 
 
 class Collator:

@@ -44,6 +44,19 @@ class DropoutSource:
         return values * kept.to(values.dtype)
 
 
+def seed_dropout(source: DropoutSource | None, numbers: tuple[int, ...]) -> None:
+    """Seed all dropout of a micro batch, so that it drops the same on whichever worker it runs.
+
+    Args:
+        source: Source of dropout on a CPU; torch's own alone if None.
+        numbers: What tells micro batches apart, such as seed, step and number.
+    """
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(seed)
+    if source is not None:
+        source.seed(seed)
+
+
 def use_cheap_dropout(model: Any) -> DropoutSource:
     """Replace all dropout of a T5 in memory; what is saved of it stays the same.
 

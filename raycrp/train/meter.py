@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch.distributed as dist
 
 from raycrp.train.batches import Batch
 from raycrp.train.checkpoint import Progress
+from raycrp.train.flops import FlopModel
 
 _LINE_EVERY_S = 10.0
 _BYTES_PER_GIB = 2**30
@@ -22,13 +24,28 @@ class Meter:
     Args:
         world_size: Number of workers.
         device: Where losses are.
+        flops: Counts operations, where the device's peak is known.
+        peak_flops: Operations a second that each worker's device is built for; None for unknown.
     """
 
-    def __init__(self, *, world_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        *,
+        world_size: int,
+        device: torch.device,
+        flops: FlopModel | None = None,
+        peak_flops: float | None = None,
+    ) -> None:
         self._world_size = world_size
         self._device = device
+        self._flop_model = flops if peak_flops else None
+        self._peak_flops = (peak_flops or 0.0) * world_size
         self._line_time = 0.0
         self._paused_at: tuple[float, float] | None = None
+        self._clear()
+
+    def start(self) -> None:
+        """Begin to count now: what was before was no training."""
         self._clear()
 
     def add(self, batch: Batch, *, loss: torch.Tensor) -> None:
@@ -36,10 +53,13 @@ class Meter:
         self._loss += loss.detach().double()
         if batch.is_counted:
             self._tokens += batch.num_tokens
+            if self._flop_model is not None:
+                self._flops += self._flop_model.training_flops(batch)
         self._places += batch.num_padded
 
     def end_step(self, *, num_rows: int, num_targets: int) -> None:
         """Count a step of all workers together."""
+        self._steps += 1
         self._rows += num_rows
         self._targets += num_targets
 
@@ -57,10 +77,10 @@ class Meter:
     def read(self) -> dict[str, float]:
         """Metrics since the last reading, over all workers; every worker calls this."""
         cpu_s = time.process_time() - self._cpu_started - self._cpu_paused_s
-        counts = torch.tensor([self._tokens, self._places, cpu_s]).to(self._loss)
+        counts = torch.tensor([self._tokens, self._places, cpu_s, self._flops]).to(self._loss)
         sums = torch.cat([self._loss.reshape(1), counts])
         dist.all_reduce(sums)
-        loss, tokens, places, cpu_s = sums.tolist()
+        loss, tokens, places, cpu_s, flops = sums.tolist()
         seconds = max(1e-9, time.monotonic() - self._started - self._paused_s)
         metrics = {
             "loss": loss / self._targets,
@@ -68,8 +88,11 @@ class Meter:
             "samples_per_cpu_s": self._rows / max(1e-9, cpu_s),
             "tokens_per_s": tokens / seconds,
             "padding_share": 1 - tokens / places,
+            "step_s": seconds / max(1, self._steps),
             "memory_gib": peak_memory_bytes(self._device) / _BYTES_PER_GIB,
         }
+        if self._peak_flops:
+            metrics["mfu"] = flops / seconds / self._peak_flops
         self._clear()
         return metrics
 
@@ -82,10 +105,13 @@ class Meter:
     ) -> str:
         """One line for people about the steps just done."""
         self._line_time = time.monotonic()
+        mfu = f", MFU {metrics['mfu']:.1%}" if "mfu" in metrics else ""
+        left = metrics["step_s"] * (num_steps - progress.step)
         return (
             f"step {progress.step}/{num_steps} (epoch {metrics['epoch']:.2f}): "
             f"loss {metrics['loss']:.4f}, {metrics['samples_per_s']:.1f} rows/s, "
-            f"{metrics['tokens_per_s']:.0f} tokens/s, padding {metrics['padding_share']:.1%}"
+            f"{metrics['tokens_per_s']:.0f} tokens/s{mfu}, padding {metrics['padding_share']:.1%}, "
+            f"{metrics['workers']:.0f} workers, {timedelta(seconds=round(left))} left"
         )
 
     def validation_line(self, progress: Progress, metrics: Mapping[str, float]) -> str:
@@ -99,7 +125,8 @@ class Meter:
 
     def _clear(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._tokens = self._places = self._rows = self._targets = 0
+        self._tokens = self._places = self._rows = self._targets = self._steps = 0
+        self._flops = 0.0
         self._started, self._cpu_started = time.monotonic(), time.process_time()
         self._paused_s = self._cpu_paused_s = 0.0
 

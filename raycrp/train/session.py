@@ -1,6 +1,7 @@
 """What a training worker needs of whatever started it: Ray Train, or one plain process."""
 
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from raycrp.train.checkpoint import StoredCheckpoint, stored_checkpoints
 RAY_RUN_NAME = "llm_crp"
 RAY_DIR = "train/ray"
 LOCAL_DIR = "train/local"
+_UNKNOWN_DEADLINE_S = 120.0
 CHECKPOINT_FOLDERS = (f"{RAY_DIR}/{RAY_RUN_NAME}", LOCAL_DIR)
 
 
@@ -37,8 +39,11 @@ class Session(Protocol):
             folder: What this worker saved; removed afterwards.
         """
 
-    def is_node_leaving(self) -> bool:
-        """Whether a node of this training is about to go; every worker calls this."""
+    def seconds_left(self) -> float | None:
+        """Time until a node of this training goes; None while none is about to.
+
+        Every worker calls this; the first one's answer counts.
+        """
 
 
 class RaySession:
@@ -53,6 +58,7 @@ class RaySession:
 
         self._run = run
         self._context = ray.train.get_context()
+        self._noticed_at: float | None = None
 
     @property
     def rank(self) -> int:
@@ -83,11 +89,18 @@ class RaySession:
         ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def is_node_leaving(self) -> bool:
-        """Whether Ray drains one of the nodes."""
+    def seconds_left(self) -> float | None:
+        """Time until a node that Ray drains goes; as much as Ray waits where none is named."""
         import ray.train
 
-        return ray.train.get_preemption_info() is not None
+        notice = ray.train.get_preemption_info()
+        if notice is None:
+            self._noticed_at = None
+            return None
+        self._noticed_at = self._noticed_at or time.time()
+        if notice.deadline_ms is None:
+            return self._noticed_at + _UNKNOWN_DEADLINE_S - time.time()
+        return float(notice.deadline_ms / 1000 - time.time())
 
 
 class LocalSession:
@@ -118,6 +131,6 @@ class LocalSession:
         for name in names[: -self._num_checkpoints]:
             self._run.delete(f"{LOCAL_DIR}/{name}")
 
-    def is_node_leaving(self) -> bool:
-        """Never: this machine is all there is."""
-        return False
+    def seconds_left(self) -> float | None:
+        """None: this machine is all there is."""
+        return None

@@ -23,11 +23,12 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     Returns:
         Rows in and out, steps, validation scores, seconds, and the training curve.
     """
+    from raycrp.train.attempts import METRICS_FILE, read_restarts
     from raycrp.train.export import export_model
     from raycrp.train.setup import WorkerSettings
     from raycrp.train.tokens import SpellingSettings, write_tokens
     from raycrp.train.trainer import train_model
-    from raycrp.train.worker import METRICS_FILE, RESULT_FILE
+    from raycrp.train.worker import RESULT_FILE
 
     started = time.monotonic()
     section = config.prompt
@@ -53,12 +54,15 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     export_model(config, run, result=result)
     num_rows = run.num_rows(f"prompt/{Split.TRAIN}")
     curve = read_metrics(run, METRICS_FILE)
+    restarts = read_restarts(run)
     summary = {
         "rows_in": num_rows,
         "rows_out": num_rows - result["num_too_long"],
         "rejected": result["num_too_long"],
         "seconds": time.monotonic() - started,
         "result": result,
+        "restarts": len(restarts),
+        "steps_lost": sum(restart.steps_lost for restart in restarts),
         "curve": [_point(line) for line in curve],
     }
     logger.info(

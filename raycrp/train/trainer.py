@@ -8,6 +8,7 @@ from typing import Any
 from raycrp.choices import Launcher
 from raycrp.config import TrainConfig
 from raycrp.errors import ClusterError, RaycrpError, TrainError
+from raycrp.experiments import check_mlflow
 from raycrp.run import RunFolder
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession
 from raycrp.train.setup import WorkerSettings
@@ -28,6 +29,8 @@ def train_model(settings: WorkerSettings) -> None:
     Raises:
         TrainError: If training cannot start or go on.
     """
+    if settings.train.mlflow_uri is not None:
+        check_mlflow()
     if settings.train.launcher is Launcher.LOCAL:
         _train_in_process(settings)
     else:
@@ -106,6 +109,7 @@ def _ray_worker(config: dict[str, Any]) -> None:
 
 def _show_our_log_lines() -> None:
     # Ray sends a worker's output to the driver; only our own lines are for people.
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     ours = logging.getLogger("raycrp")
     if not ours.handlers:
         handler = logging.StreamHandler()

@@ -9,29 +9,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch.nn.functional import cross_entropy
 
 from raycrp.choices import Precision
 from raycrp.errors import TrainError
-from raycrp.metrics import observe, set_gauge, set_training
+from raycrp.metrics import observe, set_gauge, set_training, set_training_limits
 from raycrp.tracking import Tracker
-from raycrp.train.attempts import StepGuard
+from raycrp.train.attempts import METRICS_FILE, StepGuard
 from raycrp.train.averaging import WeightAverage
-from raycrp.train.batches import IGNORED_LABEL, Batch
+from raycrp.train.batches import Batch, summed_loss
 from raycrp.train.checkpoint import Progress, next_progress
 from raycrp.train.deepspeed import learning_rate_at
+from raycrp.train.dropout import seed_dropout
+from raycrp.train.due import Due, SaveClock
+from raycrp.train.flops import flop_model, peak_flops
 from raycrp.train.instructions import Instructions
 from raycrp.train.meter import Meter
-from raycrp.train.precision import LossScale
+from raycrp.train.precision import MIN_SCALE, LossScale
 from raycrp.train.resume import load_training, save_training, save_weights
 from raycrp.train.session import Session
 from raycrp.train.setup import WorkerSettings, build_parts
+from raycrp.train.storage import wait_for_storage
 from raycrp.train.tokens import IntArray
 from raycrp.train.validation import validate
 
 BEST_DIR = "train/best"
-METRICS_FILE = "train/metrics.jsonl"
 RESULT_FILE = "train/result.json"
 EVENTS_DIR = "tensorboard/train"
 
@@ -53,11 +54,14 @@ def run_worker(settings: WorkerSettings, *, session: Session) -> Progress:
     with worker.tracking():
         while not worker.progress.stop_reason:
             worker.train_step()
+            due = worker.due()
             if worker.is_validation_due():
                 worker.validate()
                 worker.save()
-            elif worker.is_save_due():
+            elif due.saves:
                 worker.save()
+            if due.waits_s:
+                worker.wait_for_restart(due.waits_s)
     worker.finish()
     return worker.progress
 
@@ -73,6 +77,14 @@ class Worker:
     def __init__(self, settings: WorkerSettings, *, session: Session) -> None:
         self._settings = settings
         self._session = session
+        self._guard = StepGuard(
+            settings.run,
+            rank=session.rank,
+            world_size=session.world_size,
+            rows_of=self._row_ids,
+        )
+        wait_for_storage(settings.run, rank=session.rank)
+        self._guard.begin()
         self._parts = build_parts(settings, session=session)
         self._engine = self._parts.engine
         self._rows = self._parts.rows
@@ -88,12 +100,20 @@ class Worker:
         decay = settings.train.ema_decay
         module = self._engine.module
         self._average = None if decay is None else WeightAverage(module, decay=decay)
-        self._meter = Meter(world_size=session.world_size, device=self._engine.device)
-        self._guard = StepGuard(settings.run, rank=session.rank, rows_of=self._row_ids)
+        self._meter = Meter(
+            world_size=session.world_size,
+            device=self._engine.device,
+            flops=flop_model(module.config),
+            peak_flops=peak_flops(self._engine.device, self._parts.precision),
+        )
         self._metrics: dict[str, float] = {}
         self._tracker: Tracker | None = None
-        self._saved_at = time.monotonic()
-        self._has_answered_notice = False
+        self._clock = SaveClock(
+            session,
+            every_steps=settings.train.checkpoint_every_steps,
+            every_s=settings.train.checkpoint_every_s,
+            device=self._engine.device,
+        )
 
     def restore(self) -> None:
         """Go on from the newest good checkpoint, if there is one."""
@@ -109,7 +129,7 @@ class Worker:
                 self._loss_scale = LossScale(**loaded.notes["loss_scale"])
             self._say("going on after step %d of %d", self.progress.step, self._parts.num_steps)
         if not self.progress.stop_reason:
-            self._guard.start()
+            self._guard.start(self.progress.step)
 
     @contextmanager
     def tracking(self) -> Iterator[None]:
@@ -121,8 +141,17 @@ class Worker:
                     path=METRICS_FILE,
                     events_dir=EVENTS_DIR,
                     start_step=self.progress.step,
+                    mlflow_uri=self._settings.train.mlflow_uri,
+                    settings=self._settings.train.model_dump(mode="json"),
                 )
                 self._tracker = stack.enter_context(tracker)
+                set_training_limits(
+                    run=self._settings.run.name,
+                    workers_wanted=self._settings.train.max_workers,
+                    checkpoint_interval_s=self._settings.train.checkpoint_every_s,
+                    least_loss_scale=None if self._loss_scale is None else MIN_SCALE,
+                )
+            self._meter.start()
             yield
 
     def train_step(self) -> None:
@@ -135,7 +164,7 @@ class Worker:
         self._prepare_instructions(step, parts)
         self._set_rates(step)
         for number in self._numbers(len(parts)):
-            self._seed_dropout(step, number)
+            seed_dropout(self._parts.dropout, (self._settings.seed, step, number))
             batch = self._batch(parts, number, spelling=epoch)
             loss, hidden = self._forward(batch)
             # DeepSpeed averages over workers; the mean wanted is over the global batch's tokens.
@@ -157,14 +186,23 @@ class Worker:
         step = self.progress.step
         return step % self._parts.eval_every == 0 or step == self._parts.num_steps
 
-    def is_save_due(self) -> bool:
+    def due(self) -> Due:
         """Whether it is time for a checkpoint between validations; the same on every worker."""
-        train, step = self._settings.train, self.progress.step
-        if train.checkpoint_every_steps and step % train.checkpoint_every_steps == 0:
-            return True
-        if step % train.log_every_steps:
-            return False
-        return self._is_time_up() or self._is_new_notice()
+        due = self._clock.due(self.progress.step)
+        if due.is_notice and due.saves:
+            self._say("a node is about to go: saving at step %d", self.progress.step)
+        return due
+
+    def wait_for_restart(self, seconds: float) -> None:
+        """Do nothing while a node goes: steps done now would be lost with it.
+
+        Args:
+            seconds: After this much time the node has stayed, and training goes on.
+        """
+        self._meter.pause()
+        self._say("all is saved; waiting for workers without the node that goes")
+        time.sleep(seconds)
+        self._meter.resume()
 
     def validate(self) -> None:
         """Score the validation rows; keep the best weights, and decide whether to go on."""
@@ -187,6 +225,7 @@ class Worker:
                 patience=self._settings.train.patience,
             )
             if self.progress.best_step == self.progress.step:
+                wait_for_storage(self._settings.run, rank=self._session.rank)
                 save_weights(
                     self._engine,
                     run=self._settings.run,
@@ -216,12 +255,16 @@ class Worker:
             world_size=self._session.world_size,
             digest=self._parts.digest,
         )
+        wait_for_storage(self._settings.run, rank=self._session.rank)
         self._session.report(self._metrics, step=self.progress.step, folder=folder)
-        self._saved_at = time.monotonic()
+        seconds = time.monotonic() - started
+        self._clock.note_saved(seconds=seconds)
         if self._session.rank == 0:
             run = self._settings.run.name
-            observe("raycrp_checkpoint_seconds", self._saved_at - started, run=run)
+            observe("raycrp_checkpoint_seconds", seconds, run=run)
             set_gauge("raycrp_checkpoint_time_seconds", time.time(), run=run)
+        if self._tracker is not None:
+            self._tracker.flush()
         self._meter.resume()
 
     def finish(self) -> None:
@@ -242,14 +285,6 @@ class Worker:
                 "precision": self._parts.precision.value,
             }
             self._settings.run.write_json(RESULT_FILE, result)
-
-    def _seed_dropout(self, step: int, number: int) -> None:
-        # A micro batch drops the same elements on whichever worker it runs.
-        sequence = np.random.SeedSequence((self._settings.seed, step, number))
-        seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
-        torch.manual_seed(seed)
-        if self._parts.dropout is not None:
-            self._parts.dropout.seed(seed)
 
     def _numbers(self, num_parts: int) -> range:
         # Every worker takes as many micro batches as any other; those past the end count nothing.
@@ -276,12 +311,10 @@ class Worker:
             decoder_input_ids=batch.decoder_input_ids.to(device),
             use_cache=False,
         )
-        loss = cross_entropy(
-            output.logits.float().flatten(0, 1),
-            batch.labels.to(device).flatten(),
-            ignore_index=IGNORED_LABEL,
-            reduction="sum",
-            label_smoothing=self._settings.train.label_smoothing,
+        loss = summed_loss(
+            output.logits,
+            labels=batch.labels.to(device),
+            smoothing=self._settings.train.label_smoothing,
         )
         return loss, output.encoder_last_hidden_state
 
@@ -355,22 +388,6 @@ class Worker:
             return
         with self._average.applied(self._engine.module):
             yield
-
-    def _is_time_up(self) -> bool:
-        limit = self._settings.train.checkpoint_every_s
-        is_up = limit is not None and time.monotonic() - self._saved_at >= limit
-        # The first worker's clock decides for all.
-        flag = torch.tensor([int(is_up)], device=self._engine.device)
-        dist.broadcast(flag, src=0)
-        return bool(flag.item())
-
-    def _is_new_notice(self) -> bool:
-        is_leaving = self._session.is_node_leaving()
-        is_new = is_leaving and not self._has_answered_notice
-        self._has_answered_notice = is_leaving
-        if is_new:
-            self._say("a node is about to leave: saving at step %d", self.progress.step)
-        return is_new
 
     def _row_ids(self, step: int) -> list[int]:
         parts = self._schedule.micro_batches(step)

@@ -13,12 +13,13 @@ from raycrp.choices import InstructionChoice
 from raycrp.errors import ClusterError, TrainError
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
+from raycrp.train.attempts import METRICS_FILE
 from raycrp.train.checkpoint import stored_checkpoints
 from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.trainer import join_single_process_group, train_model
-from raycrp.train.worker import METRICS_FILE, RESULT_FILE, run_worker
+from raycrp.train.worker import RESULT_FILE, run_worker
 
 pytestmark = pytest.mark.integration
 

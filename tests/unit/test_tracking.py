@@ -48,3 +48,14 @@ def test_events_can_be_read_by_tensorboard(tmp_path):
     (path,) = (tmp_path / "run/events").iterdir()
     assert path.name.startswith("events.out.tfevents")
     assert b"train/loss" in path.read_bytes()
+
+
+def test_lines_that_storage_refused_are_written_once_it_is_back(tmp_path, caplog):
+    with open_tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": 3.0})
+        (tmp_path / "run/train").rename(tmp_path / "away")
+        tracker.log(2, {"loss": 2.0})
+        assert "cannot be written" in caplog.text
+        (tmp_path / "away").rename(tmp_path / "run/train")
+        tracker.log(3, {"loss": 1.0})
+        assert steps_and_losses(tmp_path) == [(1, 3.0), (2, 2.0), (3, 1.0)]

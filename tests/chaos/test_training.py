@@ -1,0 +1,152 @@
+"""Training survives what happens to clusters: it ends with all steps, and little is done twice."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from harness import INTERVAL, Training, drain, kill, storage_away
+from ray.cluster_utils import Cluster
+from run_folders import make_config, write_prompted_run
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory):
+    """A run folder as the prompt stage leaves it."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_prompted_run(make_config(folder), num_train=60, num_validation=6)
+    return Path(folder) / "test"
+
+
+class Nodes:
+    """A cluster of a head without CPUs and two nodes of one CPU; lost ones are replaced."""
+
+    def __init__(self):
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        self.workers = []
+        self.fill()
+
+    def add(self):
+        node = self.cluster.add_node(num_cpus=1)
+        self.workers.append(node)
+        return node
+
+    def remove(self, node):
+        self.workers.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def fill(self):
+        while len(self.workers) < 2:
+            self.add()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    started = Nodes()
+    yield started
+    started.cluster.shutdown()
+
+
+@pytest.fixture
+def start(nodes, prompted, tmp_path):
+    """A training that has begun, on two nodes."""
+    trainings = []
+
+    def make(*, is_full=True, **settings):
+        if is_full:
+            nodes.fill()
+        shutil.copytree(prompted, tmp_path / "run")
+        training = Training(tmp_path / "run", address=nodes.cluster.address, **settings)
+        trainings.append(training)
+        training.start()
+        return training
+
+    yield make
+    for training in trainings:
+        training.kill_driver()
+
+
+def lost(training):
+    return sum(restart.steps_lost for restart in training.restarts)
+
+
+def test_a_killed_worker(start):
+    training = start()
+    training.wait_for_step(INTERVAL + 5)
+    kill(training.worker_processes()[0])
+    training.finish("worker killed")
+    assert 0 < lost(training) <= INTERVAL
+
+
+def test_a_killed_driver(start):
+    training = start()
+    training.wait_for_step(INTERVAL + 5)
+    training.kill_driver()
+    training.start()
+    training.finish("driver killed, command repeated")
+    assert 0 < lost(training) <= INTERVAL
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped bytes"])
+def test_a_damaged_newest_checkpoint(start, harm):
+    training = start()
+    training.wait_for_step(2 * INTERVAL + 5)
+    training.kill_driver()
+    time.sleep(2)
+    path = max(training.newest_checkpoint().rglob("*.pt"), key=lambda each: each.stat().st_size)
+    data = bytearray(path.read_bytes())
+    if harm == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+    training.start()
+    training.finish(f"newest checkpoint: {harm}")
+    assert INTERVAL < lost(training) <= 2 * INTERVAL
+    assert "is damaged, trying an older one" in training.log()
+
+
+def test_storage_that_fails_for_a_while(start):
+    training = start()
+    training.wait_for_step(INTERVAL + 5)
+    with storage_away(training.folder):
+        time.sleep(12)
+    training.finish("storage away for 12 s", num_restarts=0)
+    assert lost(training) == 0
+
+
+def test_a_node_that_goes_with_notice(start, nodes):
+    training = start(max_steps=150, pause_s=0.2, checkpoint_every_steps=1_000)
+    training.wait_for_step(5)
+    leaving = nodes.workers[-1]
+    drain(nodes.cluster.address, leaving.node_id, seconds=20)
+    time.sleep(20)
+    nodes.remove(leaving)
+    training.finish("node drained with notice")
+    assert lost(training) == 0
+    assert training.num_workers() == 1
+
+
+def test_an_added_node(start, nodes):
+    if len(nodes.workers) > 1:
+        nodes.remove(nodes.workers[-1])
+    training = start(is_full=False, max_steps=300, resize_interval_s=5)
+    training.wait_for_step(5)
+    assert training.num_workers() == 1
+    nodes.add()
+    training.finish("node added")
+    assert lost(training) <= INTERVAL
+    assert training.num_workers() == 2
+
+
+def test_a_lost_node(start, nodes):
+    training = start()
+    training.wait_for_step(INTERVAL + 5)
+    nodes.remove(nodes.workers[-1])
+    training.finish("node lost")
+    assert 0 < lost(training) <= INTERVAL
+    assert training.num_workers() == 1
