@@ -136,6 +136,13 @@ class Spelling(StrEnum):
     ALIGNED = "aligned"
 
 
+class TooLong(StrEnum):
+    """What happens to a training or validation row that is longer than a limit."""
+
+    DROP = "drop"
+    CUT = "cut"
+
+
 class Launcher(StrEnum):
     """What starts the training workers."""
 

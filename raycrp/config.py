@@ -38,6 +38,7 @@ from raycrp.choices import (
     SelectionRule,
     Spelling,
     Task,
+    TooLong,
     TrainReactionType,
 )
 from raycrp.errors import ConfigError
@@ -394,9 +395,11 @@ class TrainConfig(Section):
     the layers that overflow kept in fp32), and fp32 on CPUs. ``bf16`` on a CPU is for matrix
     products alone, and faster where the CPU has instructions for it."""
     max_input_tokens: int = Field(default=512, ge=8)
-    """Prompts longer than this are dropped from training, and counted."""
+    """Prompts longer than this are dropped or cut, and counted."""
     max_output_tokens: int = Field(default=256, ge=8)
-    """Targets longer than this are dropped from training, and counted."""
+    """Targets longer than this are dropped or cut, and counted."""
+    too_long: TooLong = TooLong.DROP
+    """What happens to a row that is longer than a limit; a cut target is no molecule."""
     num_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints kept beside the best."""
 

@@ -39,31 +39,45 @@ class BatchShape:
 
 
 def batch_shape(
-    batch_size: int, *, micro_batch_size: int | None, num_workers: int, token_budget: int
+    batch_size: int,
+    *,
+    micro_batch_size: int | None,
+    num_workers: tuple[int, int],
+    token_budget: int,
 ) -> BatchShape:
     """Derive micro batch and accumulation from the global batch and the number of workers.
+
+    The cut is made for the most workers among whom the batch divides; with another number of
+    them some have a micro batch less to do in a step.
 
     Args:
         batch_size: Rows of the global batch.
         micro_batch_size: Rows of one forward pass on one worker; all of its share if None.
-        num_workers: Training workers.
+        num_workers: Training workers, least and most.
         token_budget: Rows times longest prompt and target of one micro batch, in tokens.
 
     Raises:
         TrainError: If the batch cannot be shared out evenly.
     """
-    if batch_size % num_workers:
-        raise TrainError(
-            f"train.batch_size ({batch_size}) does not divide among {num_workers} workers; "
-            f"use a multiple of {num_workers}, e.g. {-(-batch_size // num_workers) * num_workers}"
-        )
-    micro = micro_batch_size or batch_size // num_workers
-    if batch_size % (micro * num_workers):
+    divisor = _dividing_workers(batch_size, *num_workers)
+    micro = micro_batch_size or batch_size // divisor
+    if batch_size % (micro * divisor):
         raise TrainError(
             f"train.batch_size ({batch_size}) is no multiple of train.micro_batch_size ({micro}) "
-            f"times {num_workers} workers; change one of the three"
+            f"times {divisor} workers; change one of the three"
         )
-    return BatchShape(batch_size, batch_size // micro, num_workers, token_budget)
+    return BatchShape(batch_size, batch_size // micro, divisor, token_budget)
+
+
+def _dividing_workers(batch_size: int, least: int, most: int) -> int:
+    for number in range(most, least - 1, -1):
+        if batch_size % number == 0:
+            return number
+    allowed = f"{most}" if least == most else f"{least} to {most}"
+    raise TrainError(
+        f"train.batch_size ({batch_size}) does not divide among {allowed} workers; "
+        f"use a multiple of {most}, e.g. {-(-batch_size // most) * most}"
+    )
 
 
 def num_batches(num_rows: int, *, batch_size: int) -> int:

@@ -167,7 +167,11 @@ def _training(description: Mapping[str, Any]) -> str:
     rows = [
         ["", ""],
         ["data", f"{description['data_source']}, digest `{description['data_digest']}`"],
-        ["training rows", f"{result['num_rows']:,} ({result['num_too_long']:,} too long left out)"],
+        [
+            "training rows",
+            f"{result['num_rows']:,} ({result['num_too_long']:,} too long left out, "
+            f"{result.get('num_cut', 0):,} cut)",
+        ],
         ["validation rows", f"{result['num_validation_rows']:,}"],
         ["steps", f"{result['step']:,} of {result['num_steps']:,} ({result['stop_reason']})"],
         ["batch, peak step size", f"{result['batch_size']}, {result['peak_rate']:g}"],

@@ -1,7 +1,10 @@
 """The rows that training and validation read, and what each step takes of them."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from raycrp.choices import TooLong
 from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
@@ -15,6 +18,9 @@ from raycrp.train.batches import (
     plan_epoch,
 )
 from raycrp.train.tokens import IntArray, PrefixTable, TokenTable, read_tokens
+
+# A blank and one token.
+_LEAST_INPUT_TOKENS = 2
 
 
 class Rows:
@@ -40,15 +46,23 @@ class Rows:
         special: SpecialIds,
         train: TrainConfig,
     ) -> None:
-        self.table: TokenTable = read_tokens(run, split)
-        self.collate = Collator(self.table, prefixes=prefixes, special=special)
+        table = read_tokens(run, split)
         # The longest prompt that a row may get decides, so that neither the choice of an
         # instruction nor that of a spelling decides whether a row is used.
-        self._prefix_lengths = self.table.longest_prefixes(prefixes) + 1
-        longest = self._prefix_lengths + self.table.inputs.lengths.max(axis=1)
+        self._prefix_lengths = table.longest_prefixes(prefixes) + 1
+        longest = self._prefix_lengths + table.inputs.lengths.max(axis=1)
         fits = (longest <= train.max_input_tokens) & (
-            self.table.targets.lengths.max(axis=1) <= train.max_output_tokens
+            table.targets.lengths.max(axis=1) <= train.max_output_tokens
         )
+        self.num_cut = 0
+        if train.too_long is TooLong.CUT:
+            room = train.max_input_tokens - self._prefix_lengths
+            has_room = room >= _LEAST_INPUT_TOKENS
+            self.num_cut = int((has_room & ~fits).sum())
+            fits = has_room
+            table = _cut(table, room=np.maximum(room, 1), longest_target=train.max_output_tokens)
+        self.table: TokenTable = table
+        self.collate = Collator(table, prefixes=prefixes, special=special)
         self.kept: IntArray = np.flatnonzero(fits)
         if not len(self.kept):
             raise TrainError(
@@ -83,6 +97,15 @@ class Rows:
     def count_targets(self, rows: IntArray, *, spelling: int = 0) -> int:
         """Target tokens of these rows."""
         return int(self.table.targets.lengths[rows, spelling % self.num_spellings].sum())
+
+
+def _cut(table: TokenTable, *, room: IntArray, longest_target: int) -> TokenTable:
+    limits = np.full(table.num_rows, longest_target)
+    return replace(
+        table,
+        inputs=table.inputs.cut(room, keeps_last=False),
+        targets=table.targets.cut(limits, keeps_last=True),
+    )
 
 
 class Schedule:

@@ -9,13 +9,13 @@ import torch
 
 from raycrp.choices import InstructionChoice, Precision
 from raycrp.config import TrainConfig
-from raycrp.errors import TrainError
 from raycrp.model.t5 import load_backbone, num_parameters
 from raycrp.prompt.stage import LLM_CRP_DIR
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 from raycrp.train.batches import BatchShape, SpecialIds, batch_shape
 from raycrp.train.checkpoint import GoodCheckpoint
+from raycrp.train.checks import check_settings
 from raycrp.train.deepspeed import OptimizerSettings, build_engine
 from raycrp.train.dropout import DropoutSource, use_cheap_dropout
 from raycrp.train.precision import (
@@ -109,7 +109,7 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     shape = batch_shape(
         train.batch_size,
         micro_batch_size=train.micro_batch_size,
-        num_workers=train.max_workers,
+        num_workers=(train.min_workers, train.max_workers),
         token_budget=train.token_budget,
     )
     model, tokenizer = load_backbone(folder)
@@ -168,13 +168,7 @@ def worker_precision(train: TrainConfig) -> Precision:
         capability = torch.cuda.get_device_capability()
         check_gpu_kernels(capability, architectures=torch.cuda.get_arch_list())
     precision = resolve_precision(train.precision, capability=capability)
-    if precision is Precision.FP16 and train.zero_stage == 0:
-        raise TrainError("train.precision fp16 needs train.zero_stage 1, 2 or 3, found 0")
-    if train.ema_decay is not None and train.zero_stage == 3:
-        raise TrainError(
-            "train.ema_decay needs whole weights on each worker, which train.zero_stage 3 does "
-            "not keep; use stage 0, 1 or 2, or leave ema_decay unset"
-        )
+    check_settings(train.model_copy(update={"precision": precision}))
     return precision
 
 

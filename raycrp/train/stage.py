@@ -66,9 +66,10 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
         "curve": [_point(line) for line in curve],
     }
     logger.info(
-        "train: %d rows, %d too long, %d steps, validation loss %.4f, %.1f s",
+        "train: %d rows, %d too long and left out, %d cut, %d steps, validation loss %.4f, %.1f s",
         num_rows,
         result["num_too_long"],
+        result["num_cut"],
         result["step"],
         result["best_loss"],
         summary["seconds"],

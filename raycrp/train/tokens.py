@@ -265,6 +265,21 @@ class Texts:
         place = row * self.num_spellings + spelling % self.num_spellings
         return self.tokens[self.offsets[place] : self.offsets[place + 1]]
 
+    def cut(self, limits: IntArray, *, keeps_last: bool) -> "Texts":
+        """The same texts, none of them longer than its row's limit.
+
+        Args:
+            limits: Tokens at most, by row.
+            keeps_last: Whether a text that is cut keeps its last token, the end of text.
+        """
+        lengths = np.minimum(self.lengths, limits[:, None]).reshape(-1)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        starts = np.repeat(self.offsets[:-1] - offsets[:-1], lengths)
+        tokens = self.tokens[starts + np.arange(offsets[-1])]
+        if keeps_last:
+            tokens[offsets[1:] - 1] = self.tokens[self.offsets[1:] - 1]
+        return Texts(tokens, offsets, self.num_spellings)
+
     @cached_property
     def lengths(self) -> IntArray:
         """Tokens of each text, shape ``(num_rows, num_spellings)``."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from raycrp.choices import Launcher
 from raycrp.config import TrainConfig
-from raycrp.errors import ClusterError, RaycrpError, TrainError
+from raycrp.errors import RaycrpError, TrainError
 from raycrp.experiments import check_mlflow
 from raycrp.run import RunFolder
+from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.worker import run_worker
@@ -29,6 +30,7 @@ def train_model(settings: WorkerSettings) -> None:
     Raises:
         TrainError: If training cannot start or go on.
     """
+    check_settings(settings.train)
     if settings.train.mlflow_uri is not None:
         check_mlflow()
     if settings.train.launcher is Launcher.LOCAL:
@@ -51,7 +53,7 @@ def _train_on_ray(settings: WorkerSettings) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     train = settings.train
-    _check_resources(train)
+    check_resources(train)
     _drop_damaged_snapshot(settings.run)
     settings.run.delete(FAILURE_FILE)
     trainer = TorchTrainer(
@@ -117,21 +119,6 @@ def _show_our_log_lines() -> None:
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)
         ours.propagate = False
-
-
-def _check_resources(train: TrainConfig) -> None:
-    import ray
-
-    total = ray.cluster_resources()
-    needed = {"CPU": train.cpus_per_worker * train.min_workers}
-    if train.use_gpu:
-        needed["GPU"] = train.min_workers
-    for kind, amount in needed.items():
-        if amount > total.get(kind, 0):
-            raise ClusterError(
-                f"training asks for {amount:g} {kind} ({train.min_workers} workers), the cluster "
-                f"has {total.get(kind, 0):g}; lower train.num_workers or add nodes"
-            )
 
 
 def _drop_damaged_snapshot(run: RunFolder) -> None:

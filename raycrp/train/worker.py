@@ -277,6 +277,7 @@ class Worker:
                 "steps_per_epoch": self._schedule.steps_per_epoch,
                 "num_rows": len(self._rows.kept),
                 "num_too_long": self._rows.num_too_long,
+                "num_cut": self._rows.num_cut,
                 "num_spellings": self._rows.num_spellings,
                 "num_aligned": self._rows.table.num_aligned,
                 "num_validation_rows": len(self._parts.validation_rows),

@@ -1,5 +1,7 @@
 """When checkpoints are due; one process stands for all workers."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -66,7 +68,7 @@ def test_checkpoints_by_time_come_within_a_look(make_clock, time_now):
     clock, _ = make_clock(every_s=10)
     steps = list(walk(clock, time_now, steps=30))
     assert len(steps) in (2, 3)
-    assert all(10 <= later - earlier <= 13 for earlier, later in zip([0, *steps], steps))
+    assert all(10 <= later - earlier <= 13 for earlier, later in pairwise([0, *steps]))
 
 
 def test_a_notice_is_answered_at_once_and_again_before_the_end(make_clock, time_now):

@@ -203,6 +203,14 @@ def test_rows_too_long_are_dropped_and_counted(start):
     assert result["num_rows"] + result["num_too_long"] == NUM_ROWS
 
 
+def test_rows_too_long_are_cut_and_counted(start):
+    settings = start(max_steps=2, eval_every_steps=2, max_output_tokens=12, too_long="cut")
+    train_model(settings)
+    result = settings.run.read_json(RESULT_FILE)
+    assert 0 < result["num_cut"] < NUM_ROWS
+    assert (result["num_rows"], result["num_too_long"]) == (NUM_ROWS, 0)
+
+
 def test_limits_that_leave_no_row_are_refused(start):
     with pytest.raises(TrainError, match=r"all 180 train rows are longer than .*max_input_tokens"):
         train_model(start(max_input_tokens=8))

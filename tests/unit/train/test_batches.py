@@ -19,7 +19,9 @@ TARGETS = RNG.integers(5, 100, size=4_003)
 
 
 def shape(batch_size=32, *, micro=None, workers=1, budget=1_000_000):
-    return batch_shape(batch_size, micro_batch_size=micro, num_workers=workers, token_budget=budget)
+    return batch_shape(
+        batch_size, micro_batch_size=micro, num_workers=(workers, workers), token_budget=budget
+    )
 
 
 def test_every_row_occurs_once_in_an_epoch():
@@ -136,3 +138,18 @@ def test_padding_is_left_out_of_the_loss_and_targets_move_right():
 def test_a_batch_that_does_not_count_has_no_labels():
     batch = collator()(np.array([1]), templates=[0], is_counted=False)
     assert batch.labels.tolist() == [[-100, -100, -100]]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "divisor"), [(32, (1, 8), 8), (36, (1, 8), 6), (35, (3, 6), 5)]
+)
+def test_an_elastic_batch_is_cut_for_the_most_workers_it_divides_among(
+    batch_size, workers, divisor
+):
+    found = batch_shape(batch_size, micro_batch_size=None, num_workers=workers, token_budget=1_000)
+    assert (found.num_workers, found.num_micro) == (divisor, divisor)
+
+
+def test_a_batch_that_divides_among_no_allowed_number_of_workers_is_refused():
+    with pytest.raises(TrainError, match=r"batch_size \(10\) does not divide among 6 to 9 workers"):
+        batch_shape(10, micro_batch_size=None, num_workers=(6, 9), token_budget=1_000)

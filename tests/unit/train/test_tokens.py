@@ -15,6 +15,7 @@ from raycrp.train.tokens import (
     TOKENS_DIR,
     PrefixTable,
     SpellingSettings,
+    Texts,
     TokenWriter,
     read_tokens,
 )
@@ -157,3 +158,17 @@ def test_each_epoch_takes_the_next_spelling(run):
     assert table.inputs.ids(0, spelling=8).tolist() == table.inputs.ids(0).tolist()
     assert read_tokens(run, Split.VALIDATION).inputs.num_spellings == 1
     assert table.num_aligned == 1
+
+
+def test_texts_are_cut_to_their_rows_limits():
+    tokens = np.array([1, 2, 3, 9, 4, 9, 5, 6, 9, 7, 8, 9], dtype=np.int32)
+    texts = Texts(tokens, np.array([0, 4, 6, 9, 12]), num_spellings=2)
+    limits = np.array([3, 2])
+    inputs, targets = (texts.cut(limits, keeps_last=keeps) for keeps in (False, True))
+
+    def read(cut):
+        return [cut.ids(row, spelling=n).tolist() for row in (0, 1) for n in (0, 1)]
+
+    assert read(inputs) == [[1, 2, 3], [4, 9], [5, 6], [7, 8]]
+    assert read(targets) == [[1, 2, 9], [4, 9], [5, 9], [7, 9]]
+    assert tokens.tolist() == [1, 2, 3, 9, 4, 9, 5, 6, 9, 7, 8, 9]
