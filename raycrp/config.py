@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -325,6 +326,21 @@ class PromptConfig(Section):
     """GPUs of each actor."""
 
 
+class SearchConfig(Section):
+    """Values of training to try; the trial with the lowest validation loss becomes the model."""
+
+    learning_rate: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    """Peak step sizes."""
+    batch_size: tuple[PositiveInt, ...] = (16, 32, 64)
+    """Global batches, each tried with each step size."""
+    first_rung: float = Field(default=0.1, gt=0, le=1)
+    """Share of the rows to be seen after which the weaker trials are first stopped (ASHA)."""
+    reduction: int = Field(default=3, ge=2)
+    """One in so many trials goes on to the next rung, which is as many times as far."""
+    max_concurrent_trials: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
+    """Trials at once; as many as the cluster's CPUs or GPUs allow if unset."""
+
+
 class TrainConfig(Section):
     """Fine-tuning of LLM-CRP (Eq 13)."""
 
@@ -372,6 +388,8 @@ class TrainConfig(Section):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of a moving average of the weights, which is what is validated and exported; the
     weights themselves are if unset."""
+    search: SearchConfig | None = None
+    """Step sizes and batches to try in the place of one; a plain training if unset."""
     max_epochs: int = Field(default=40, ge=1)
     """Passes over the training rows at most."""
     max_steps: int | None = Field(default=None, ge=1)

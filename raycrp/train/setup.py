@@ -41,6 +41,7 @@ class WorkerSettings:
         instruction: How instructions are chosen.
         refresh_steps: Steps between refreshes of live instructions; None for none.
         seed: Seed of order and dropout.
+        inputs: The run folder with prompts, model and token tables, where it is another one.
     """
 
     run: RunFolder
@@ -48,6 +49,12 @@ class WorkerSettings:
     instruction: InstructionChoice
     refresh_steps: int | None
     seed: int
+    inputs: RunFolder | None = None
+
+    @property
+    def source(self) -> RunFolder:
+        """The run folder that training reads from."""
+        return self.inputs or self.run
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
         TrainError: If the settings, the rows and the machine do not go together.
     """
     train = settings.train
-    folder = settings.run.local_dir(LLM_CRP_DIR)
+    folder = settings.source.local_dir(LLM_CRP_DIR)
     digest = model_digest(folder)
     checkpoint = agreed_checkpoint(session.checkpoints(), model_digest=digest, rank=session.rank)
     is_resized = checkpoint is not None and needs_resize(
@@ -178,7 +185,7 @@ def _load_rows(
     prefixes = PrefixTable(tokenizer)
     return {
         split: Rows(
-            settings.run, split=split, prefixes=prefixes, special=special, train=settings.train
+            settings.source, split=split, prefixes=prefixes, special=special, train=settings.train
         )
         for split in (Split.TRAIN, Split.VALIDATION)
     }

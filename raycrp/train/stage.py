@@ -25,6 +25,7 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     from raycrp.train.attempts import METRICS_FILE, read_restarts
     from raycrp.train.export import export_model
+    from raycrp.train.search import search_training
     from raycrp.train.setup import WorkerSettings
     from raycrp.train.tokens import SpellingSettings, write_tokens
     from raycrp.train.trainer import train_model
@@ -41,15 +42,17 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
         num_actors=section.num_actors,
     )
     is_adaptive = section.instruction is InstructionChoice.ADAPTIVE
-    train_model(
-        WorkerSettings(
-            run=run,
-            train=config.train,
-            instruction=section.instruction,
-            refresh_steps=section.refresh_steps if is_adaptive else None,
-            seed=config.model_seed,
-        )
+    settings = WorkerSettings(
+        run=run,
+        train=config.train,
+        instruction=section.instruction,
+        refresh_steps=section.refresh_steps if is_adaptive else None,
+        seed=config.model_seed,
     )
+    if config.train.search is None:
+        train_model(settings)
+    else:
+        config = config.model_copy(update={"train": search_training(settings)})
     result = run.read_json(RESULT_FILE)
     export_model(config, run, result=result)
     num_rows = run.num_rows(f"prompt/{Split.TRAIN}")

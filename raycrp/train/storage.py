@@ -17,14 +17,17 @@ _THERE = f"{LLM_CRP_DIR}/config.json"
 logger = logging.getLogger(__name__)
 
 
-def wait_for_storage(run: RunFolder, *, rank: int, patience_s: float = _PATIENCE_S) -> None:
+def wait_for_storage(
+    run: RunFolder, *, source: RunFolder, rank: int, patience_s: float = _PATIENCE_S
+) -> None:
     """Return once the run folder can be read and written; every worker calls this for its node.
 
     A folder that is not mounted looks empty, and training would begin anew in it; so something
     is read that must be there.
 
     Args:
-        run: The run folder, with the prompt stage done.
+        run: The run folder that is written to.
+        source: The run folder with the prompt stage done, often the same.
         rank: Number of this worker.
         patience_s: Seconds after which it is taken to be lost.
 
@@ -39,11 +42,11 @@ def wait_for_storage(run: RunFolder, *, rank: int, patience_s: float = _PATIENCE
         before_sleep=_say_first(run),
         reraise=True,
     )
-    retrying(_touch, run, rank=rank)
+    retrying(_touch, run, source=source, rank=rank)
 
 
-def _touch(run: RunFolder, *, rank: int) -> None:
-    run.read_bytes(_THERE)
+def _touch(run: RunFolder, *, source: RunFolder, rank: int) -> None:
+    source.read_bytes(_THERE)
     run.write_bytes(f"train/probes/{rank:05d}", str(time.time()).encode())
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from raycrp.choices import Launcher
@@ -21,11 +22,12 @@ _SNAPSHOT = "checkpoint_manager_snapshot.json"
 logger = logging.getLogger(__name__)
 
 
-def train_model(settings: WorkerSettings) -> None:
+def train_model(settings: WorkerSettings, *, callbacks: Sequence[Any] = ()) -> None:
     """Train LLM-CRP to the end, going on from what an earlier attempt left.
 
     Args:
         settings: What to train and how.
+        callbacks: Ray Train's, which hear of each checkpoint.
 
     Raises:
         TrainError: If training cannot start or go on.
@@ -36,7 +38,7 @@ def train_model(settings: WorkerSettings) -> None:
     if settings.train.launcher is Launcher.LOCAL:
         _train_in_process(settings)
     else:
-        _train_on_ray(settings)
+        _train_on_ray(settings, callbacks=callbacks)
 
 
 def _train_in_process(settings: WorkerSettings) -> None:
@@ -48,7 +50,7 @@ def _train_in_process(settings: WorkerSettings) -> None:
     run_worker(settings, session=session)
 
 
-def _train_on_ray(settings: WorkerSettings) -> None:
+def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -61,7 +63,7 @@ def _train_on_ray(settings: WorkerSettings) -> None:
         train_loop_config={"settings": settings},
         scaling_config=ray.train.ScalingConfig(**_scaling(train)),
         torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo"),
-        run_config=ray.train.RunConfig(**_policies(settings)),
+        run_config=ray.train.RunConfig(**_policies(settings), callbacks=list(callbacks)),
     )
     try:
         trainer.fit()

@@ -83,7 +83,7 @@ class Worker:
             world_size=session.world_size,
             rows_of=self._row_ids,
         )
-        wait_for_storage(settings.run, rank=session.rank)
+        self._wait_for_storage()
         self._guard.begin()
         self._parts = build_parts(settings, session=session)
         self._engine = self._parts.engine
@@ -225,7 +225,7 @@ class Worker:
                 patience=self._settings.train.patience,
             )
             if self.progress.best_step == self.progress.step:
-                wait_for_storage(self._settings.run, rank=self._session.rank)
+                self._wait_for_storage()
                 save_weights(
                     self._engine,
                     run=self._settings.run,
@@ -233,7 +233,7 @@ class Worker:
                     source=self._parts.folder,
                 )
         self._track(metrics)
-        self._metrics = metrics
+        self._metrics = metrics | {"validated_step": float(self.progress.step)}
         self._say("%s", self._meter.validation_line(self.progress, metrics))
         self._meter.resume()
 
@@ -255,7 +255,7 @@ class Worker:
             world_size=self._session.world_size,
             digest=self._parts.digest,
         )
-        wait_for_storage(self._settings.run, rank=self._session.rank)
+        self._wait_for_storage()
         self._session.report(self._metrics, step=self.progress.step, folder=folder)
         seconds = time.monotonic() - started
         self._clock.note_saved(seconds=seconds)
@@ -389,6 +389,10 @@ class Worker:
             return
         with self._average.applied(self._engine.module):
             yield
+
+    def _wait_for_storage(self) -> None:
+        settings = self._settings
+        wait_for_storage(settings.run, source=settings.source, rank=self._session.rank)
 
     def _row_ids(self, step: int) -> list[int]:
         parts = self._schedule.micro_batches(step)

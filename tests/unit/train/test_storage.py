@@ -23,11 +23,12 @@ def test_storage_that_comes_back_is_waited_for(run, tmp_path, caplog):
         (tmp_path / "away").rename(tmp_path / "run")
 
     threading.Timer(0.2, come_back).start()
-    wait_for_storage(run, rank=0, patience_s=20)
+    wait_for_storage(run, source=run, rank=0, patience_s=20)
     assert run.exists("train/probes/00000")
     assert "fails, waiting" in caplog.text
 
 
 def test_an_empty_folder_is_not_taken_for_the_run(tmp_path):
+    run = RunFolder(str(tmp_path), "run")
     with pytest.raises(RunError, match="is missing"):
-        wait_for_storage(RunFolder(str(tmp_path), "run"), rank=0, patience_s=0)
+        wait_for_storage(run, source=run, rank=0, patience_s=0)
