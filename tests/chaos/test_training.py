@@ -1,6 +1,7 @@
 """Training survives what happens to clusters: it ends with all steps, and little is done twice."""
 
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from run_folders import make_config, write_prompted_run
 
 pytestmark = pytest.mark.chaos
 
-NOTICE_S = 25
+NOTICE_S = 30
 # Ray holds what a killed driver had reserved for an elastic training back for three minutes.
 FIXED = {"num_workers": 2}
 
@@ -50,9 +51,12 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes():
-    started = Nodes()
-    yield started
-    started.cluster.shutdown()
+    with tempfile.TemporaryDirectory(prefix="rc-") as folder, pytest.MonkeyPatch.context() as patch:
+        # Where other Rays of this machine do not look for a cluster to join.
+        patch.setenv("RAY_TMPDIR", folder)
+        started = Nodes()
+        yield started
+        started.cluster.shutdown()
 
 
 @pytest.fixture
