@@ -40,6 +40,10 @@ METRICS: Mapping[str, str] = {
     "validation_loss_retrosynthesis": "The same, retrosynthesis rows alone",
     "validation_loss_reagent": "The same, reagent rows alone",
     "validation_accuracy": "Share of validation target tokens that are the most probable ones",
+    "validation_exact": "Share of validation rows whose greedy answer equals the target's text",
+    "validation_exact_forward": "The same, forward rows alone",
+    "validation_exact_retrosynthesis": "The same, retrosynthesis rows alone",
+    "validation_exact_reagent": "The same, reagent rows alone",
 }
 """What each metric means; a name that is not here is refused."""
 

@@ -119,7 +119,8 @@ class Meter:
         ending = f"; stopping: {progress.stop_reason}" if progress.stop_reason else ""
         return (
             f"step {progress.step}: validation loss {metrics['validation_loss']:.4f}, "
-            f"token accuracy {metrics['validation_accuracy']:.3f}, best {progress.best_loss:.4f} "
+            f"token accuracy {metrics['validation_accuracy']:.3f}, exact answers "
+            f"{metrics['validation_exact']:.3f}, best {progress.best_loss:.4f} "
             f"at step {progress.best_step}{ending}"
         )
 

@@ -1,4 +1,4 @@
-"""Validation: the loss of the validation rows, shared out among the workers."""
+"""Validation: loss and exact matches of the validation rows, shared out among the workers."""
 
 from typing import Any
 
@@ -13,6 +13,8 @@ from raycrp.train.instructions import nearest_templates, template_vectors
 from raycrp.train.rows import Rows
 from raycrp.train.tokens import TASKS, IntArray
 
+_NUM_SUMS = 5
+
 
 def validate(
     engine: Any,
@@ -25,7 +27,10 @@ def validate(
     world_size: int,
     token_budget: int,
 ) -> dict[str, float]:
-    """Loss and token accuracy on validation rows; every worker calls this.
+    """Loss, token accuracy and exact matches on validation rows; every worker calls this.
+
+    A greedy answer equals the target just where each of its tokens is the most probable one after
+    those before it in the target, so that exact matches cost no decoding.
 
     Args:
         engine: The DeepSpeed engine.
@@ -42,7 +47,7 @@ def validate(
     """
     batches = list(length_batches(rows.lengths(chosen).tolist(), token_budget=token_budget))
     num_rounds = -(-len(batches) // world_size)
-    totals = np.zeros((len(TASKS), 3))
+    totals = np.zeros((len(TASKS), _NUM_SUMS))
     choose = _Chooser(engine, rows=rows, tokenizer=tokenizer, is_live=is_live, budget=token_budget)
     with evaluating(engine.module):
         for number in range(num_rounds):
@@ -105,9 +110,11 @@ def _score(engine: Any, batch: Batch, *, tasks: IntArray) -> Any:
     )
     is_real = labels != IGNORED_LABEL
     is_right = (logits.argmax(-1) == labels) & is_real
-    sums = torch.stack([losses.sum(1), is_right.sum(1), is_real.sum(1)], dim=1).cpu().numpy()
-    totals = np.zeros((len(TASKS), 3))
-    np.add.at(totals, tasks, sums)
+    num_right, num_real = is_right.sum(1), is_real.sum(1)
+    is_exact = num_right == num_real
+    columns = [losses.sum(1), num_right, num_real, is_exact, torch.ones_like(num_real)]
+    totals = np.zeros((len(TASKS), _NUM_SUMS))
+    np.add.at(totals, tasks, torch.stack(columns, dim=1).cpu().numpy())
     return totals
 
 
@@ -118,12 +125,14 @@ def _sum_over_workers(totals: Any, device: torch.device) -> Any:
 
 
 def _metrics(totals: Any) -> dict[str, float]:
-    losses, rights, tokens = totals.sum(axis=0)
+    losses, rights, tokens, exact, rows = totals.sum(axis=0)
     metrics = {
         "validation_loss": float(losses / tokens),
         "validation_accuracy": float(rights / tokens),
+        "validation_exact": float(exact / rows),
     }
-    for task, (loss, _, count) in zip(TASKS, totals, strict=True):
-        if count:
-            metrics[f"validation_loss_{task}"] = float(loss / count)
+    for task, (loss, _, num_tokens, exact, rows) in zip(TASKS, totals, strict=True):
+        if rows:
+            metrics[f"validation_loss_{task}"] = float(loss / num_tokens)
+            metrics[f"validation_exact_{task}"] = float(exact / rows)
     return metrics

@@ -135,6 +135,14 @@ def test_training_learns_and_leaves_its_result(unbroken):
     assert (result["num_rows"], result["num_too_long"]) == (NUM_ROWS, 0)
 
 
+def test_bf16_on_a_cpu_follows_fp32(unbroken, start):
+    settings = start(precision="bf16")
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=0.05)
+    assert loss_curve(settings) != loss_curve(unbroken)
+    assert settings.run.read_json(RESULT_FILE)["precision"] == "bf16"
+
+
 def test_resumed_training_equals_an_unbroken_one(unbroken, start):
     settings = start()
     train_until_killed(settings, at_step=8)
