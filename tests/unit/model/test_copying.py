@@ -60,5 +60,7 @@ def test_a_model_too_small_to_copy_is_named(width, num_heads):
     config = T5Config(
         vocab_size=16, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=num_heads
     )
-    with pytest.raises(ValueError, match=f"3 heads and d_model >= 32, found {num_heads} and {width}"):
+    with pytest.raises(
+        ValueError, match=f"3 heads and d_model >= 32, found {num_heads} and {width}"
+    ):
         start_copying(T5ForConditionalGeneration(config), common_ids=[3, 4])
