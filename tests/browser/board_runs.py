@@ -115,10 +115,8 @@ def training_line(step, num_steps):
     loss = 4 * math.exp(-3 * step / num_steps) + 0.4
     return (
         f'{{"step": {step}, "seconds": {0.3 * step:.6f}, "loss": {loss:.9f}, '
-        '"samples_per_s": 109.63401, "samples_per_cpu_s": 54.1234567, "tokens_per_s": 8092.36038, '
-        '"padding_share": 0.284762597, "memory_gib": 1.04354858, "learning_rate": 0.000952380952, '
-        f'"epoch": {10 * step / num_steps:.6f}, "micro_batches": 2, "workers": {2 + step % 2}, '
-        '"gradient_norm": 0.599372327, "instruction_entropy": 0.483941256}\n'
+        f'"samples_per_s": {90 + step % 20}, "workers": {2 + (3 * step > num_steps)}, '
+        f'"epoch": {10 * step / num_steps:.6f}}}\n'
     )
 
 
