@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= 2
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.complete
 
-.PHONY: demo test lint chaos bench-train test-slow dashboards-test setup clean
+.PHONY: demo test lint chaos bench-train test-slow dashboards-test browser-test setup clean
 
 demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
@@ -36,6 +36,9 @@ test-slow: $(STAMP)
 dashboards-test: $(STAMP)
 	apt-get install --yes prometheus
 	$(BIN)/pytest -m '' tests/unit/test_dashboards.py tests/integration/test_prometheus.py
+
+browser-test: $(STAMP)
+	$(BIN)/pytest -m browser tests/browser
 
 setup: $(STAMP)
 

@@ -82,6 +82,7 @@ def map_shards(
     if missing:
         _run_job(
             missing,
+            num_done=sum(shard.length for shard in shards if shard.target in present),
             worker_arguments={
                 "run": run,
                 "function": function,
@@ -143,6 +144,7 @@ def _check_counts(run: RunFolder, shards: Sequence[Shard]) -> None:
 def _run_job(
     shards: Sequence[Shard],
     *,
+    num_done: int,
     worker_arguments: dict[str, Any],
     num_actors: int,
     gpus_per_actor: float,
@@ -161,8 +163,9 @@ def _run_job(
         num_cpus=1,
         num_gpus=gpus_per_actor or None,
     )
-    run_name, num_wanted = worker_arguments["run"].name, sum(shard.length for shard in shards)
-    last_line, num_rows = time.monotonic(), 0
+    run_name = worker_arguments["run"].name
+    num_wanted = num_done + sum(shard.length for shard in shards)
+    last_line, num_rows = time.monotonic(), num_done
     for number, report in enumerate(reports.iter_rows(), start=1):
         if report["error_type"]:
             raise getattr(errors, report["error_type"])(report["message"])

@@ -24,6 +24,7 @@ from raycrp.data.split import TASKS, Fate, RowIndex, SplitResult, SplitSettings,
 from raycrp.data.tables import REJECTS_PATH, CleanTable, RejectTable, write_rows
 from raycrp.errors import DataError, RejectLimitError, RunError
 from raycrp.model.tokenizers import prepare_tokenizer
+from raycrp.metrics import note_progress
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 
@@ -108,6 +109,9 @@ def _clean_source(config: Config, rejects: RejectTable, path: Path) -> CleanTabl
                 rejects.add(row)
             if time.monotonic() > next_line:
                 logger.info("data: %d rows clean, %d rejected so far", len(clean), len(rejects))
+                note_progress(
+                    run=config.run.name, stage="data", rows=len(clean), rejected=len(rejects)
+                )
                 next_line = time.monotonic() + _PROGRESS_S
     return clean
 
