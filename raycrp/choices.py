@@ -111,6 +111,25 @@ class TrainReactionType(StrEnum):
     PREDICTED = "predicted"
 
 
+class AuditSource(StrEnum):
+    """Where the reaction type in a test prompt comes from, in an audit."""
+
+    PREDICTED = "predicted"
+    NONE = "none"
+    SHUFFLED = "shuffled"
+    CONSTANT = "constant"
+    ORACLE = "oracle"
+
+
+class AblationRow(StrEnum):
+    """A row of the paper's tables: what the prompts of a model hold."""
+
+    NO_RT = "no_rt"
+    RT = "rt"
+    RT_IA = "rt_ia"
+    RT_IA_SECOND = "rt_ia_second"
+
+
 class Precision(StrEnum):
     """Number format of training."""
 

@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from raycrp.choices import (
     PAPER_ENCODINGS,
+    AblationRow,
     DataSource,
     Decay,
     Device,
@@ -320,8 +321,9 @@ class PromptConfig(Section):
     Runs that differ in it alone share data, reaction types and test rows."""
     rows_per_shard: int = Field(default=1_024, ge=1)
     """Rows of one shard: the unit of work, retry and resume."""
-    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
-    """Actors that choose instructions at once."""
+    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=0)
+    """Actors that choose instructions at once; 0 works in the calling process, which suits
+    small runs, where starting an actor takes longest."""
     gpus_per_actor: Annotated[float, EXECUTION] = Field(default=0, ge=0)
     """GPUs of each actor."""
 
@@ -467,8 +469,9 @@ class EvaluateConfig(Section):
     """Rows of one shard: the unit of work, retry and resume."""
     num_resamples: int = Field(default=2_000, ge=100)
     """Bootstrap draws behind each 95 % interval."""
-    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
-    """Actors that predict at once."""
+    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=0)
+    """Actors that predict at once; 0 works in the calling process, which suits
+    small runs, where starting an actor takes longest."""
     gpus_per_actor: Annotated[float, EXECUTION] = Field(default=0, ge=0)
     """GPUs of each actor."""
 
@@ -486,6 +489,33 @@ class ReportConfig(Section):
     """Predictions drawn for each task."""
 
 
+class AblateConfig(Section):
+    """The paper's tables: models that differ in their prompts alone (``raycrp ablate``)."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of LLM-CRP; each row of a table is trained once with each."""
+    second_num_clusters: int = Field(default=6, ge=2)
+    """N of the row that asks whether N matters; the paper's is 6."""
+    single_task_rows: tuple[AblationRow, ...] = tuple(AblationRow)
+    """Rows trained for each task alone (Table 1)."""
+    multi_task_rows: tuple[AblationRow, ...] = (AblationRow.NO_RT, AblationRow.RT_IA)
+    """Rows trained on all tasks together (Table 2)."""
+    cpus_per_trial: Annotated[float, EXECUTION] = Field(default=0, ge=0)
+    """CPUs that a trial holds beside those of its stages' own workers."""
+    max_concurrent_trials: Annotated[int, EXECUTION] = Field(default=2, ge=1)
+    """Trials at once; the cluster needs room for the workers of as many."""
+    max_failures: Annotated[int, EXECUTION] = Field(default=2, ge=-1)
+    """Times a trial starts again after its worker was lost; -1 is without limit."""
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds must name at least one seed, each once, none below 0")
+        if not self.single_task_rows and not self.multi_task_rows:
+            raise ValueError("single_task_rows and multi_task_rows cannot both be empty")
+        return self
+
+
 class Config(Section):
     """Everything a run depends on."""
 
@@ -499,6 +529,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    ablate: AblateConfig = AblateConfig()
 
     @property
     def model_tasks(self) -> tuple[Task, ...]:

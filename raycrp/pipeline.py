@@ -33,12 +33,15 @@ from raycrp.train.stage import run_train
 logger = logging.getLogger(__name__)
 
 
-def run_pipeline(config: Config, *, until: Stage = Stage.REPORT) -> RunFolder:
+def run_pipeline(
+    config: Config, *, until: Stage = Stage.REPORT, known_inputs: str | None = None
+) -> RunFolder:
     """Carry out a stage and all it needs; what is done already is not done again.
 
     Args:
         config: The resolved configuration, written to the run folder before any work.
         until: The last stage wanted.
+        known_inputs: Digest of the data files; made from them if None.
 
     Returns:
         The run folder.
@@ -46,7 +49,8 @@ def run_pipeline(config: Config, *, until: Stage = Stage.REPORT) -> RunFolder:
     run = RunFolder(config.run.storage, config.run.name)
     _write_settings(config, run)
     wanted = needed_stages(until)
-    statuses = stage_statuses(config, run, inputs_digest=inputs_digest(config.data))
+    digest = known_inputs or inputs_digest(config.data)
+    statuses = stage_statuses(config, run, inputs_digest=digest)
     waiting = [status for status in statuses if status.stage in wanted and not status.is_done]
     done = [status.stage for status in statuses if status.is_done and status.stage in wanted]
     if done:

@@ -176,6 +176,8 @@ def _workers(train: TrainConfig) -> str:
 
 
 def _actors(num_actors: int, gpus_per_actor: float) -> str:
+    if not num_actors:
+        return "the driver's process"
     return f"{num_actors} actors x (1 CPU, {gpus_per_actor:g} GPU)"
 
 

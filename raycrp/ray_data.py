@@ -66,7 +66,7 @@ def map_shards(
         arguments: Keyword arguments of ``function``, small and picklable.
         schema: Schema that the output is cast to.
         rows_per_shard: Rows of a shard at most.
-        num_actors: Actors at once.
+        num_actors: Actors at once; 0 works in the calling process, without Ray.
         gpus_per_actor: GPUs of each actor.
 
     Returns:
@@ -79,16 +79,21 @@ def map_shards(
     shards = list_shards(run, tables=tables, rows_per_shard=rows_per_shard)
     present = {f"{folder}/{name}" for folder in tables.values() for name in run.list_names(folder)}
     missing = [shard for shard in shards if shard.target not in present]
-    if missing:
+    worker_arguments = {
+        "run": run,
+        "function": function,
+        "arguments": dict(arguments),
+        "schema": schema,
+    }
+    if missing and not num_actors:
+        worker = _ShardWorker(**worker_arguments)
+        for shard in missing:
+            worker.write_shard(shard)
+    elif missing:
         _run_job(
             missing,
             num_done=sum(shard.length for shard in shards if shard.target in present),
-            worker_arguments={
-                "run": run,
-                "function": function,
-                "arguments": dict(arguments),
-                "schema": schema,
-            },
+            worker_arguments=worker_arguments,
             num_actors=min(num_actors, len(missing)),
             gpus_per_actor=gpus_per_actor,
         )
@@ -197,13 +202,14 @@ class _ShardWorker:
         for values in batch.to_pylist():
             report = {**values, "error_type": "", "message": ""}
             try:
-                self._write_shard(Shard(**values))
+                self.write_shard(Shard(**values))
             except errors.RaycrpError as error:
                 report.update(error_type=type(error).__name__, message=str(error))
             reports.append(report)
         return pa.Table.from_pylist(reports)
 
-    def _write_shard(self, shard: Shard) -> None:
+    def write_shard(self, shard: Shard) -> None:
+        """Compute and write one shard."""
         rows = read_shard(self._run, shard)
         result = self._function(rows)
         if result.num_rows != rows.num_rows:

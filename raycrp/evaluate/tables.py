@@ -191,15 +191,57 @@ def score_tasks(
     ]
 
 
+@dataclass(frozen=True)
+class PairedScores:
+    """Scores of several runs on the same rows, as functions of sums over rows.
+
+    Args:
+        metrics: Names of the scores.
+        runs: For each run one estimate a score.
+        clusters: Reaction key of each row.
+    """
+
+    metrics: Sequence[str]
+    runs: Sequence[Sequence[Estimate]]
+    clusters: Sequence[str]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows scored."""
+        return len(self.clusters)
+
+
+def pair_scores(
+    runs: Sequence[Sequence[AnsweredRow]], *, block: Block, num_answers: int
+) -> PairedScores:
+    """Score several runs on the same rows.
+
+    In the block ``strict`` a row counts once with all that repeat it: the same task, reaction,
+    right molecules, and answered molecules in every run.
+
+    Args:
+        runs: For each run the same rows in the same order, with its own answers.
+        block: Which definitions to follow.
+        num_answers: Answers asked for each row; metrics that need more are left out.
+    """
+    places = _distinct_places(runs) if block is Block.STRICT else list(range(len(runs[0])))
+    kept = [[rows[place] for place in places] for rows in runs]
+    metrics = {
+        name: metric
+        for name, metric in METRICS.items()
+        if metric.block is block and metric.answers_needed <= num_answers
+    }
+    answers = [_answers_of(rows) for rows in kept]
+    return PairedScores(
+        metrics=list(metrics),
+        runs=[[_estimate(metric, each) for metric in metrics.values()] for each in answers],
+        clusters=[row.reaction_key for row in kept[0]],
+    )
+
+
 def distinct_rows(rows: Sequence[AnsweredRow]) -> list[AnsweredRow]:
     """Rows without those that repeat an earlier one, molecule by molecule."""
-    answers = _answers_of(rows)
-    known: dict[tuple[object, ...], AnsweredRow] = {}
-    for row, truth, answered in zip(
-        rows, answers.true_molecules, answers.answered_molecules, strict=True
-    ):
-        known.setdefault((row.task, row.reaction_key, truth, tuple(answered)), row)
-    return list(known.values())
+    return [rows[place] for place in _distinct_places([rows])]
 
 
 def scores_as_json(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, object]]]:
@@ -241,8 +283,12 @@ def scores_as_markdown(scores: Sequence[Score]) -> str:
 
 def format_score(score: Score) -> str:
     """Value and interval as text, such as ``.926 [.911, .940]``."""
-    value = score.interval
-    return f"{_number(value.value)} [{_number(value.low)}, {_number(value.high)}]"
+    return format_interval(score.interval)
+
+
+def format_interval(interval: Interval) -> str:
+    """An interval as text, such as ``.926 [.911, .940]``."""
+    return f"{_number(interval.value)} [{_number(interval.low)}, {_number(interval.high)}]"
 
 
 def _score_block(
@@ -276,6 +322,16 @@ def _score_block(
     ]
 
 
+def _distinct_places(runs: Sequence[Sequence[AnsweredRow]]) -> list[int]:
+    answers = [_answers_of(rows) for rows in runs]
+    known: dict[tuple[object, ...], int] = {}
+    for place, row in enumerate(runs[0]):
+        answered = tuple(tuple(each.answered_molecules[place]) for each in answers)
+        truth = answers[0].true_molecules[place]
+        known.setdefault((row.task, row.reaction_key, truth, answered), place)
+    return list(known.values())
+
+
 def _answers_of(rows: Sequence[AnsweredRow]) -> Answers:
     return Answers(
         [row.output for row in rows],
@@ -293,7 +349,10 @@ def _estimate(metric: Metric, answers: Answers) -> Estimate:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"
+    text = f"{value:.3f}"
+    if text == "-0.000":
+        text = "0.000"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
 def _markdown_row(cells: Sequence[str]) -> list[str]:

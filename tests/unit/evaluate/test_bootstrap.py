@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from raycrp.evaluate.bootstrap import (
     bootstrap_intervals,
     ratio_of_sums,
     resample_counts,
+    seeded_differences,
+    seeded_intervals,
 )
 
 SETTINGS = {"num_resamples": 500, "seed": 3}
@@ -127,3 +131,72 @@ def test_intervals_cover_the_truth(share):
     intervals = bootstrap_intervals(estimates, clusters=keys, num_resamples=1_000, seed=5)
     covered = np.mean([each.low <= share <= each.high for each in intervals])
     assert 0.93 <= covered <= 0.97
+
+
+def test_paired_differences_cover_the_truth():
+    """1,000 pairs of runs on 300 reactions: right in .4 and .5, alike on most rows."""
+    generator = np.random.default_rng(23)
+    keys = [str(i) for i in range(300)]
+    first, second = [], []
+    for _ in range(1_000):
+        hardness = generator.random(300)
+        own = np.where(generator.random(300) < 0.3, generator.random(300), hardness)
+        first.append(mean_of(hardness < 0.4))
+        second.append(mean_of(own < 0.5))
+    intervals = bootstrap_differences(first, second, clusters=keys, num_resamples=1_000, seed=5)
+    covered = np.mean([each.low <= 0.1 <= each.high for each in intervals])
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("effect", ["seeds", "rows", "both"])
+def test_intervals_over_seeds_and_rows_cover_the_truth(effect):
+    """200 studies of three seeds and 100 reactions; what differs is the seed, the row, or both."""
+    generator = np.random.default_rng(3)
+    seed_spread, row_spread = {"seeds": (1, 0.1), "rows": (0, 1), "both": (0.2, 1)}[effect]
+    keys = [str(i) for i in range(100)]
+    num_covered = 0
+    for _ in range(200):
+        rows = generator.normal(0, row_spread, 100)
+        seeds = generator.normal(0, seed_spread, 3)
+        estimates = [[replace(mean_of(rows + shift), is_share=False)] for shift in seeds]
+        (interval,) = seeded_intervals(estimates, clusters=keys, num_resamples=200, seed=5)
+        num_covered += interval.low <= 0 <= interval.high
+    assert 0.91 <= num_covered / 200 <= 0.99
+
+
+def test_the_interval_over_seeds_by_hand():
+    """Rows never vary, so only seeds do: mean .5, s = .1, t(2 degrees of freedom) = 4.3027."""
+    estimates = [[mean_of(np.full(20, share))] for share in (0.4, 0.5, 0.6)]
+    (interval,) = seeded_intervals(estimates, clusters=list("abcdefghijklmnopqrst"), **SETTINGS)
+    reach = 4.3027 * 0.1 / 3**0.5
+    assert interval.value == pytest.approx(0.5)
+    assert interval.low == pytest.approx(0.5 - reach, abs=1e-4)
+    assert interval.high == pytest.approx(0.5 + reach, abs=1e-4)
+
+
+def test_one_seed_has_the_interval_over_rows():
+    estimate = mean_of(np.tile([1.0, 0.0, 0.0], 20))
+    keys = [str(i) for i in range(60)]
+    assert seeded_intervals([[estimate]], clusters=keys, **SETTINGS) == bootstrap_intervals(
+        [estimate], clusters=keys, **SETTINGS
+    )
+
+
+def test_seeds_that_all_fail_take_the_exact_bound():
+    estimates = [[mean_of(np.zeros(49))] for _ in range(2)]
+    keys = [str(i) for i in range(49)]
+    (interval,) = seeded_intervals(estimates, clusters=keys, **SETTINGS)
+    assert (interval.low, interval.high) == pytest.approx((0, 0.0725), abs=2e-4)
+
+
+def test_differences_over_seeds_are_paired_by_seed():
+    """Seeds differ wildly, the gain hardly: the paired interval is narrow around .1."""
+    rows = np.tile([0.0, 0.2], 30)
+    keys = [str(i) for i in range(60)]
+    first = [[mean_of(rows + shift)] for shift in (0.0, 0.3, 0.6)]
+    second = [
+        [mean_of(rows + shift + gain)] for shift, gain in ((0, 0.1), (0.3, 0.09), (0.6, 0.11))
+    ]
+    (interval,) = seeded_differences(first, second, clusters=keys, **SETTINGS)
+    assert interval.value == pytest.approx(0.1)
+    assert 0.05 < interval.low < 0.1 < interval.high < 0.15

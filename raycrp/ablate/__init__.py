@@ -1,0 +1,1 @@
+"""The paper's ablations: models that differ in their prompts alone, side by side."""
