@@ -148,6 +148,44 @@ def compare(
 
 
 @app.command()
+def audit(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, a path or URI.")],
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Test rows of each task; those the run answered if not given."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find out where the gain of a trained model comes from.
+
+    Scores the model on the same test rows under five sources of the
+    reaction type (none, predicted, shuffled, constant, oracle) and with
+    random and fixed instructions, and measures whether reaction types can
+    be read off the answer better than off the input. Where the data came
+    with a column reaction_label, those labels are tested too. The tables
+    also go to audit/ in the run folder and into its report.
+
+    Example: raycrp audit runs/demo
+    """
+    from raycrp.status import parse_run
+
+    run = parse_run(run_folder)
+    from raycrp.plan import read_run_config
+
+    config = read_run_config(run)
+    _configure_logging(config, verbose)
+    from raycrp.audit.stage import MARKDOWN_PATH, run_audit
+    from raycrp.report.stage import REPORT_PATH, run_report
+    from raycrp.session import connected_ray
+
+    with connected_ray(num_cpus=config.run.num_cpus):
+        run_audit(config, run, max_rows=max_rows)
+    if run.exists(REPORT_PATH):
+        run_report(config, run)
+    print(run.read_bytes(MARKDOWN_PATH).decode())
+
+
+@app.command()
 def ablate(arguments: ConfigArguments, verbose: Verbose = False) -> None:
     """Train and score the paper's rows: its Tables 1 and 2, made here.
 

@@ -576,6 +576,18 @@ def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"settings cannot be resolved: {str(error).splitlines()[0]}") from error
+    return parse_config(values)
+
+
+def parse_config(values: Any) -> Config:
+    """The configuration that plain values hold.
+
+    Args:
+        values: Settings by section, as YAML gives them.
+
+    Raises:
+        ConfigError: Naming every wrong key at once.
+    """
     try:
         return Config.model_validate(values)
     except ValidationError as error:

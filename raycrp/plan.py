@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import yaml
+
 from raycrp.choices import DataSource
-from raycrp.config import Config, TrainConfig, dump_yaml, result_settings
+from raycrp.config import Config, TrainConfig, dump_yaml, parse_config, result_settings
+from raycrp.errors import RunError
 from raycrp.run import STARTED, SUCCESS, RunFolder
 
 
@@ -98,6 +101,21 @@ def stage_statuses(config: Config, run: RunFolder, *, inputs_digest: str) -> lis
     """Where every stage stands, in order."""
     digests = stage_digests(config, inputs_digest=inputs_digest)
     return [_stage_status(run, stage, digests[stage]) for stage in Stage]
+
+
+def read_run_config(run: RunFolder) -> Config:
+    """Settings of a run, from its own folder.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        RunError: If it is no run folder.
+        ConfigError: If its settings are of another version.
+    """
+    if not run.exists("config.yaml"):
+        raise RunError(f"{run.uri()} is no run folder: it has no config.yaml")
+    return parse_config(yaml.safe_load(run.read_bytes("config.yaml")))
 
 
 def needed_stages(target: Stage) -> list[Stage]:

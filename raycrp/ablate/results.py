@@ -9,6 +9,7 @@ from raycrp.choices import AblationRow
 from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval, seeded_differences, seeded_intervals
+from raycrp.evaluate.job import PREDICTIONS_DIR
 from raycrp.evaluate.stage import read_answers
 from raycrp.evaluate.tables import AnsweredRow, Block, pair_scores
 from raycrp.run import SUCCESS
@@ -79,7 +80,7 @@ def score_models(config: Config, trials: Sequence[Trial]) -> dict[str, list[Scor
 
 def _read_trained(config: Config) -> _Trained:
     run = run_folder(config)
-    table = run.read_table("evaluate/predictions", columns=["row_id"])
+    table = run.read_table(PREDICTIONS_DIR, columns=["row_id"])
     return _Trained(
         answers=read_answers(run),
         row_ids=sorted(table["row_id"].to_pylist()),

@@ -105,14 +105,18 @@ def _score_table(
 ) -> list[str]:
     lines = [_row(["model", *(METRICS[name].title for name in SHOWN)])]
     lines.append(_row(["---", *["---:"] * len(SHOWN)]))
-    waiting = list(load_paper().get(group, ()))
+    paper = load_paper().get(group, ())
+    beside = {
+        model.kind: [row for row in paper if _stands_beside(row, model.kind, group)]
+        for model in models
+    }
+    placed = [row for rows in beside.values() for row in rows]
+    lines += [_paper_row(row) for row in paper if row not in placed]
     for model in models:
         cells = [_cell(model.scores, name) for name in SHOWN]
         lines.append(_row([f"**{_title(model.kind, group, counts)}**", *cells]))
-        beside = [row for row in waiting if _stands_beside(row, model.kind, group)]
-        lines += [_paper_row(row) for row in beside]
-        waiting = [row for row in waiting if row not in beside]
-    return [*lines, *(_paper_row(row) for row in waiting)]
+        lines += [_paper_row(row) for row in beside[model.kind]]
+    return lines
 
 
 def _gain_table(

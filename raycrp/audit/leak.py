@@ -8,6 +8,7 @@ one that was computed from the answer can.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +131,11 @@ def find_leak(
     """
     readings = {view: _read_labels(held_out, fit, view=view, seed=seed) for view in View}
     first = readings[View.INPUT]
-    settings = {"clusters": held_out.reactions, "num_resamples": num_resamples, "seed": seed}
+    settings: dict[str, Any] = {
+        "clusters": held_out.reactions,
+        "num_resamples": num_resamples,
+        "seed": seed,
+    }
     right = {view: _mean(reading.is_right) for view, reading in readings.items()}
     bits = {view: _mean(reading.bits, is_share=False) for view, reading in readings.items()}
     accuracies = bootstrap_intervals(list(right.values()), **settings)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raycrp.choices import AuditSource, Device, InstructionChoice, Task
 from raycrp.config import Config, EvaluateConfig
-from raycrp.evaluate.job import MODEL_DIR
+from raycrp.evaluate.model_folder import MODEL_DIR
 from raycrp.model.decode import beam_search
 from raycrp.model.encode import encode_texts
 from raycrp.model.t5 import load_backbone

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from raycrp.chem.reactions import task_reaction
 from raycrp.choices import Device, Encoding, Scope, Task
 from raycrp.config import Config
-from raycrp.elicit.encodings import encode_reactions, follows_llm_rt
+from raycrp.elicit.encodings import encode_reactions, follows_llm_rt, sources
 from raycrp.elicit.features import FEATURES
 from raycrp.elicit.vectors import Block
 from raycrp.embed.stage import LLM_RT_DIR
@@ -180,7 +180,9 @@ class RowDescriber:
         columns = {
             "input_vector": encoder.encode(rows["input"].to_pylist()),
             "output_vector": encoder.encode(rows["output"].to_pylist()),
-            "code": clustering and _codes(rows, clustering.encoding, encoder=encoder),
+            "code": (
+                None if clustering is None else _codes(rows, clustering.encoding, encoder=encoder)
+            ),
         }
         for name, vectors in columns.items():
             values = [None] * rows.num_rows if vectors is None else list(vectors)
@@ -208,16 +210,17 @@ def _codes(rows: pa.Table, encoding: Encoding, *, encoder: TextEncoder) -> Float
     tasks, inputs, outputs = (
         rows[f"clustered_{name}"].to_pylist() for name in ("task", "input", "output")
     )
-    if encoding in FEATURES:
-        reactions = [
-            task_reaction(Task(task), input_text=source, output_text=target)
-            for task, source, target in zip(tasks, inputs, outputs, strict=True)
-        ]
-        return FEATURES[encoding](reactions)
+    reactions = [
+        task_reaction(Task(task), input_text=source, output_text=target)
+        for task, source, target in zip(tasks, inputs, outputs, strict=True)
+    ]
     block = Block(
         places=np.arange(len(inputs)),
         inputs=encoder.encode(inputs),
         outputs=encoder.encode(outputs),
+        features={
+            part: FEATURES[part](reactions) for part in sources(encoding) if part in FEATURES
+        },
     )
     return encode_reactions(block, encoding=encoding)
 
@@ -271,3 +274,15 @@ def _sample(table: pa.Table, tasks: Sequence[Task], *, max_rows: int | None, see
             places = generator.permutation(places)[:max_rows]
         chosen.append(places)
     return table.take(np.sort(np.concatenate(chosen)))
+
+
+def part_of(rows: pa.Table, *, split: Split, task: Task) -> pa.Table:
+    """Rows of one split and task, in their order.
+
+    Args:
+        rows: Rows of the audit.
+        split: The split.
+        task: The task.
+    """
+    mask = pc.and_(pc.equal(rows["split"], split.value), pc.equal(rows["task"], task.value))
+    return rows.filter(mask)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from raycrp.choices import Task
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval, bootstrap_differences, bootstrap_intervals
+from raycrp.evaluate.job import PREDICTIONS_DIR
 from raycrp.evaluate.tables import (
     ALL_TASKS,
     METRICS,
@@ -22,7 +23,6 @@ from raycrp.schemas import Split
 
 _COLUMNS = ["row_id", "reaction_key", "task", "input", "output"]
 _TEST_ROWS = f"prompt/{Split.TEST}"
-_PREDICTIONS = "evaluate/predictions"
 
 
 class RowKey(NamedTuple):
@@ -202,7 +202,9 @@ def _compare_tasks(
 ) -> list[Difference]:
     present = {row.task for row, _ in pairs}
     tasks = [task.value for task in Task if task.value in present]
-    groups = {task: [pair for pair in pairs if pair[0].task == task] for task in tasks}
+    groups: dict[str, list[tuple[AnsweredRow, AnsweredRow]]] = {
+        task: [pair for pair in pairs if pair[0].task == task] for task in tasks
+    }
     if len(tasks) > 1:
         groups[ALL_TASKS] = list(pairs)
     num_answers = min(_num_answers([pair[place] for pair in pairs]) for place in (0, 1))
@@ -258,11 +260,11 @@ def _num_answers(rows: Sequence[AnsweredRow]) -> int:
 def _shared_tasks(first: RunFolder, second: RunFolder) -> list[str]:
     both = []
     for run in (first, second):
-        if not run.list_names(_PREDICTIONS):
+        if not run.list_names(PREDICTIONS_DIR):
             raise RunError(
                 f"{run.uri()} has no predictions; give a run whose evaluate stage is done"
             )
-        table = run.read_table(_PREDICTIONS, columns=["task"])
+        table = run.read_table(PREDICTIONS_DIR, columns=["task"])
         both.append(set(table["task"].unique().to_pylist()))
     shared = [task.value for task in Task if task.value in both[0] & both[1]]
     if not shared:
@@ -290,7 +292,7 @@ def _check_same_data(first: RunFolder, second: RunFolder, *, tasks: Sequence[str
 
 
 def _read_rows(run: RunFolder, *, tasks: Sequence[str]) -> dict[RowKey, AnsweredRow]:
-    table = run.read_table(_PREDICTIONS, columns=[*_COLUMNS, "predictions"])
+    table = run.read_table(PREDICTIONS_DIR)
     keyed = _number_rows(table.to_pylist(), tasks=tasks)
     return {
         key: AnsweredRow(
@@ -298,6 +300,7 @@ def _read_rows(run: RunFolder, *, tasks: Sequence[str]) -> dict[RowKey, Answered
             task=row["task"],
             output=row["output"],
             predictions=tuple(row["predictions"]),
+            round_trips=None if row["round_trips"] is None else tuple(row["round_trips"]),
         )
         for key, row in keyed.items()
     }

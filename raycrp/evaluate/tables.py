@@ -226,12 +226,8 @@ def pair_scores(
     """
     places = _distinct_places(runs) if block is Block.STRICT else list(range(len(runs[0])))
     kept = [[rows[place] for place in places] for rows in runs]
-    metrics = {
-        name: metric
-        for name, metric in METRICS.items()
-        if metric.block is block and metric.answers_needed <= num_answers
-    }
     answers = [_answers_of(rows) for rows in kept]
+    metrics = _metrics_of(block, num_answers=num_answers, answers=answers)
     return PairedScores(
         metrics=list(metrics),
         runs=[[_estimate(metric, each) for metric in metrics.values()] for each in answers],
@@ -302,13 +298,7 @@ def _score_block(
 ) -> list[Score]:
     kept = distinct_rows(rows) if block is Block.STRICT else list(rows)
     answers, clusters = _answers_of(kept), [row.reaction_key for row in kept]
-    metrics = {
-        name: metric
-        for name, metric in METRICS.items()
-        if metric.block is block
-        and metric.answers_needed <= num_answers
-        and (answers.has_round_trips or not metric.needs_round_trips)
-    }
+    metrics = _metrics_of(block, num_answers=num_answers, answers=[answers])
     intervals = bootstrap_intervals(
         [_estimate(metric, answers) for metric in metrics.values()],
         clusters=clusters,
@@ -320,6 +310,18 @@ def _score_block(
         Score(task, block.value, name, interval, **counts)
         for name, interval in zip(metrics, intervals, strict=True)
     ]
+
+
+def _metrics_of(block: Block, *, num_answers: int, answers: Sequence[Answers]) -> dict[str, Metric]:
+    """Metrics of a block that these answers can be scored by."""
+    has_round_trips = all(each.has_round_trips for each in answers)
+    return {
+        name: metric
+        for name, metric in METRICS.items()
+        if metric.block is block
+        and metric.answers_needed <= num_answers
+        and (has_round_trips or not metric.needs_round_trips)
+    }
 
 
 def _distinct_places(runs: Sequence[Sequence[AnsweredRow]]) -> list[int]:

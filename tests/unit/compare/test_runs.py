@@ -42,6 +42,7 @@ def write_run(folder, name, rows, *, right, answered=None, extra=()):
             **{key: rows[place][key] for key in PREDICTIONS.names if key in rows[place]},
             "predictions": [rows[place]["output"] if place in right else "O", *extra],
             "log_probabilities": [-0.1] * (1 + len(extra)),
+            "round_trips": None,
         }
         for place in answered
     ]
