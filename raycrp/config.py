@@ -203,8 +203,8 @@ class EmbedConfig(Section):
     """Rows times longest row of one padded batch, in tokens."""
     rows_per_shard: int = Field(default=1_024, ge=1)
     """Rows of one shard: the unit of work, retry and resume."""
-    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
-    """Actors that embed at once."""
+    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=0)
+    """Actors that embed at once; 0 works in the calling process."""
     gpus_per_actor: Annotated[float, EXECUTION] = Field(default=0, ge=0)
     """GPUs of each actor."""
 
@@ -292,8 +292,8 @@ class AnnotateConfig(Section):
 
     rows_per_shard: int = Field(default=1_024, ge=1)
     """Rows of one shard: the unit of work, retry and resume."""
-    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=1)
-    """Actors that annotate at once."""
+    num_actors: Annotated[int, EXECUTION] = Field(default=1, ge=0)
+    """Actors that annotate at once; 0 works in the calling process."""
     gpus_per_actor: Annotated[float, EXECUTION] = Field(default=0, ge=0)
     """GPUs of each actor."""
 

@@ -7,8 +7,15 @@ from typing import Any
 from raycrp.audit.labels import ORACLE_RTS, LabelTest
 from raycrp.audit.leak import View
 from raycrp.audit.scores import MEASURE, ConditionScore, Survival
+from raycrp.choices import AuditSource
 from raycrp.evaluate.bootstrap import Interval
 from raycrp.evaluate.tables import ALL_TASKS, format_interval
+
+_BASELINES = {
+    AuditSource.NONE: "prompts without RTs",
+    AuditSource.SHUFFLED: "shuffled RTs",
+    AuditSource.CONSTANT: "one RT for all",
+}
 
 Table = Sequence[Sequence[str]]
 """Rows of cells; the first row is the head."""
@@ -92,9 +99,9 @@ def audit_as_markdown(audit: Audit) -> str:
         for name in _conditions(audit.scores)
         if name in _SOURCE_NOTES
     ]
-    lines += ["", *_markdown(source_table(audit)), ""]
-    lines += [f"Difference to {_conditions(audit.scores)[0]}:", ""]
-    lines += _markdown(difference_table(audit))
+    lines += ["", f"Difference to {_conditions(audit.scores)[0]}, paired:", ""]
+    lines += [*_markdown(difference_table(audit)), "", "Strict exact match:", ""]
+    lines += _markdown(source_table(audit))
     if audit.survivals:
         lines += ["", survival_sentence(audit.survivals)]
     return "\n".join([*lines, ""])
@@ -124,7 +131,7 @@ def leak_table(audit: Audit) -> Table:
         "both minus input",
         "bits, input",
         "bits, output",
-        "named again",
+        "named again from the input",
         "leak",
     ]
     return [head, *(_leak_row(each) for each in audit.leaks)]
@@ -136,15 +143,16 @@ def survival_sentence(survivals: Sequence[Survival]) -> str:
         return "The model was trained without reaction types, so that there is no gain to trace."
     last = survivals[-1]
     where = "Over all tasks" if last.task == ALL_TASKS else f"In the task {last.task}"
+    baseline = _BASELINES[AuditSource(last.baseline)]
     oracle, predicted = format_interval(last.oracle_gain), format_interval(last.predicted_gain)
     if last.part is None:
         return (
-            f"{where}, RTs taken from the answer itself raise exact match over {last.baseline} "
-            f"RTs by {oracle}, which may be nothing, and RTs named from the input by {predicted}: "
-            "there is no gain of which a part could survive."
+            f"{where}, RTs taken from the answer itself raise exact match over {baseline} by "
+            f"{oracle}, which may be nothing, and RTs named from the input by {predicted}: there "
+            "is no gain of which a part could survive."
         )
     return (
-        f"{where}, RTs taken from the answer itself raise exact match over {last.baseline} RTs by "
+        f"{where}, RTs taken from the answer itself raise exact match over {baseline} by "
         f"{oracle}, and RTs named from the input by {predicted}: "
         f"{format_interval(last.part)} of the gain survives."
     )
