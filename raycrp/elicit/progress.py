@@ -11,6 +11,7 @@ from ray import tune
 from raycrp.elicit.select import Selection, choose_trials
 from raycrp.elicit.trial import Record, Trial, describe_trial
 from raycrp.errors import ElicitError
+from raycrp.metrics import observe, set_gauge, set_round
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -73,18 +74,26 @@ class SweepBoard(tune.Callback):
         for trial in trials:
             if run.exists(trial.done_path):
                 self._records[trial.trial_id] = _read_done(run, trial, fingerprint)
+        self._show_counts()
 
     def missing_trials(self) -> list[Trial]:
         """Trials that have not finished."""
         return [trial for name, trial in self._trials.items() if name not in self._records]
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count it as running."""
+        self._running.setdefault(str(trial), [])
+        self._show_counts()
+
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Add a round to the rounds file, at most every few seconds."""
-        metrics = {name: result.get(name) for name in _ROUND_FIELDS}
-        earlier = self._running.get(str(trial), [])
-        self._running[str(trial)] = [*earlier[: result["round"]], metrics]
+        """Show a round as metrics, and add it to the rounds file, at most every few seconds."""
+        name = str(trial)
+        metrics = {field: result.get(field) for field in _ROUND_FIELDS}
+        earlier = self._running.get(name, [])
+        self._running[name] = [*earlier[: result["round"]], metrics]
+        set_round(describe_trial(self._trials[name]) | metrics, run=self._run.name)
         if time.monotonic() - self._written_at > _WRITE_INTERVAL_S:
             self._write_rounds()
 
@@ -95,6 +104,8 @@ class SweepBoard(tune.Callback):
         self._records[name] = record
         self._running.pop(name, None)
         self._drop_losers()
+        self._show_counts()
+        observe("raycrp_trial_seconds", record["seconds"], run=self._run.name)
         logger.info(
             "elicit: %d/%d %s: accuracy %.3f (%.3f to %.3f), kappa %.3f, %.2f bits, %.1f s",
             len(self._records),
@@ -118,6 +129,16 @@ class SweepBoard(tune.Callback):
         self._write_rounds()
         self._drop_losers()
         return [self._records[name] for name in self._trials]
+
+    def _show_counts(self) -> None:
+        num_done, num_running = len(self._records), len(self._running)
+        counts = {
+            "done": num_done,
+            "running": num_running,
+            "waiting": len(self._trials) - num_done - num_running,
+        }
+        for state, number in counts.items():
+            set_gauge("raycrp_trials", number, run=self._run.name, state=state)
 
     def _drop_losers(self) -> None:
         # In the order of the search: which of two equal trials wins must not depend on timing.
