@@ -487,6 +487,9 @@ class ReportConfig(Section):
 
     num_examples: int = Field(default=10, ge=0)
     """Predictions drawn for each task."""
+    num_named_reactions: int = Field(default=300, ge=0)
+    """Training reactions of each task that are named for comparison with the reaction types, where
+    the extra ``raycrp[names]`` is installed; 0 for none."""
 
 
 class AblateConfig(Section):

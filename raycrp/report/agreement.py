@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from raycrp.choices import Task
 from raycrp.evaluate.bootstrap import Interval
+from raycrp.report.names import PACKAGE, name_reactions
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 
 TRUTH_PATH = "data/truth.parquet"
+NAMES_TRUTH = f"names by {PACKAGE}"
 _MAX_ROWS = 20_000
 _MAX_CLASSES = 1_000
 _MAX_COLUMNS = 12
@@ -80,26 +82,33 @@ class Agreement:
     confusion: ConfusionTable
 
 
-def measure_agreement(run: RunFolder, *, seed: int) -> list[Agreement]:
+def measure_agreement(run: RunFolder, *, seed: int, num_named: int = 0) -> list[Agreement]:
     """Compare clusters of training rows, and types named on test rows, with true classes.
 
     Args:
         run: The run folder.
         seed: Seed of the choice of rows, where there are very many.
+        num_named: Training rows of each task whose reactions are named, as one more truth, where
+            the package for it is installed.
 
     Returns:
         For each task, column of truth and source one agreement; none without true classes.
     """
-    if not run.exists(TRUTH_PATH):
-        return []
     sources = {
         "k-means, training rows": _cluster_types(run),
         "LLM-RT, test rows": _named_types(run),
     }
     wanted = {row for types in sources.values() for rows in types.values() for row in rows}
+    truths = _read_truth(run, wanted) if run.exists(TRUTH_PATH) else {}
+    clusters = sources["k-means, training rows"].values()
+    truths[NAMES_TRUTH] = {
+        row: name
+        for rows in clusters
+        for row, name in name_reactions(run, rows=rows, num_rows=num_named, seed=seed).items()
+    }
     return [
         _compare(types[task], classes, task=task, truth=truth, source=source, seed=seed)
-        for truth, classes in _read_truth(run, wanted).items()
+        for truth, classes in truths.items()
         for task in Task
         for source, types in sources.items()
         if len(types.get(task, {}).keys() & classes.keys()) > 1

@@ -133,7 +133,9 @@ def gather_contents(config: Config, run: RunFolder) -> Contents:
         legend=_legend(sweeps),
         sweeps=sweeps,
         types=read_types(run),
-        agreements=measure_agreement(run, seed=config.run.seed),
+        agreements=measure_agreement(
+            run, seed=config.run.seed, num_named=config.report.num_named_reactions
+        ),
         loss_figure=_loss_figure(run),
         training=_training(summaries[Stage.TRAIN]),
         exact_figure=_exact_figure(scores),

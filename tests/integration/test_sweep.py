@@ -161,6 +161,9 @@ def test_a_sweep_leaves_its_tables(unbroken):
     assert sum(cards["size"].to_pylist()) == NUM_ROWS
     assert all(cards["central"].to_pylist())
     assert len(run.read_bytes("elicit/rounds.jsonl").splitlines()) == 4
+    for trial in table["trial_id"].to_pylist():
+        files = run.list_names(f"elicit/tune/ray/attempt-000/{trial}")
+        assert any(name.startswith("events.out.tfevents") for name in files), "no TensorBoard"
 
 
 def test_the_saved_labeler_names_test_rows_as_reported(unbroken, source):
