@@ -62,15 +62,17 @@ def build_llm_rt(
         settings: How it is built and trained.
         run: The run folder that holds the encoder.
     """
+    job = LlmRtJob(rows, num_types, settings, run)
     if settings.kind is LabelerKind.T5:
-        return TunedT5(rows, num_types=num_types, settings=settings, run=run)
+        return TunedT5(job)
     if settings.has_feedback:
-        return TunedHead(rows, num_types=num_types, settings=settings, run=run)
-    return FrozenHead(rows, num_types=num_types, settings=settings, run=run)
+        return TunedHead(job)
+    return FrozenHead(job)
 
 
-class FrozenHead:
-    """A head on the shared vectors; the encoder stays as it is, so that there is no feedback.
+@dataclass(frozen=True)
+class LlmRtJob:
+    """What an LLM-RT is built for.
 
     Args:
         rows: D_train of the trial's task.
@@ -79,40 +81,48 @@ class FrozenHead:
         run: The run folder that holds the encoder.
     """
 
+    rows: TaskRows
+    num_types: int
+    settings: LlmRtSettings
+    run: RunFolder
+
+
+class FrozenHead:
+    """A head on the shared vectors; the encoder stays as it is, so that there is no feedback.
+
+    Args:
+        job: What it is built for.
+    """
+
     learns_vectors = False
 
-    def __init__(
-        self, rows: TaskRows, *, num_types: int, settings: LlmRtSettings, run: RunFolder
-    ) -> None:
-        self._rows = rows
-        self._num_types = num_types
-        self._settings = settings
-        self._run = run
+    def __init__(self, job: LlmRtJob) -> None:
+        self._job = job
         self._head: Head | None = None
 
     def train(self, labels: IntArray, *, seed: int) -> None:
         """Fit the head on the input vectors of D'_train."""
         self._head = _fit_head(
-            self._rows,
-            self._rows.vectors,
+            self._job.rows,
+            self._job.rows.vectors,
             labels=labels,
-            num_types=self._num_types,
+            num_types=self._job.num_types,
             seed=seed,
         )
 
     def name(self, indices: IntArray) -> FloatArray:
         """Probabilities from the input vectors alone."""
         assert self._head is not None, "train comes first"
-        return self._head.predict(self._rows.vectors.take_inputs(indices))
+        return self._head.predict(self._job.rows.vectors.take_inputs(indices))
 
     def embed(self) -> Vectors:
         """The shared vectors."""
-        return self._rows.vectors
+        return self._job.rows.vectors
 
     def save(self, folder: Path) -> None:
         """Write the encoder and the head."""
         assert self._head is not None, "train comes first"
-        encoder = _text_encoder(self._run.local_dir(ENCODER), settings=self._settings)
+        encoder = _text_encoder(self._job.run.local_dir(ENCODER), settings=self._job.settings)
         HeadLabeler(encoder, head=self._head).save(folder)
 
 
@@ -123,37 +133,30 @@ class TunedHead:
     do not wreck the encoder (Kumar et al., ICLR 2022: linear probing, then fine-tuning).
 
     Args:
-        rows: D_train of the trial's task.
-        num_types: The N of the paper.
-        settings: How it is built and trained.
-        run: The run folder that holds the encoder.
+        job: What it is built for.
     """
 
     learns_vectors = True
 
-    def __init__(
-        self, rows: TaskRows, *, num_types: int, settings: LlmRtSettings, run: RunFolder
-    ) -> None:
-        folder = run.local_dir(ENCODER)
-        self._rows = rows
-        self._num_types = num_types
-        self._settings = settings
+    def __init__(self, job: LlmRtJob) -> None:
+        folder = job.run.local_dir(ENCODER)
+        self._job = job
         encoder: Any = load_encoder(folder)
-        self._encoder = encoder.to(resolve_device(settings.device))
+        self._encoder = encoder.to(resolve_device(job.settings.device))
         self._tokenizer = load_tokenizer_dir(folder)
-        self._inputs = self._tokenize(rows.inputs)
-        self._outputs = self._tokenize(rows.outputs)
-        self._vectors = rows.vectors
+        self._inputs = self._tokenize(job.rows.inputs)
+        self._outputs = self._tokenize(job.rows.outputs)
+        self._vectors = job.rows.vectors
         self._head: Head | None = None
 
     def train(self, labels: IntArray, *, seed: int) -> None:
         """Fit a linear head, then head and encoder together."""
-        rows = self._rows
+        rows = self._job.rows
         head = _fit_head(
             rows,
             self._vectors,
             labels=labels,
-            num_types=self._num_types,
+            num_types=self._job.num_types,
             seed=seed,
             hidden_size=0,
         )
@@ -165,8 +168,8 @@ class TunedHead:
             valid_inputs=[self._inputs[i] for i in rows.valid],
             valid_labels=labels[rows.valid],
             pad_id=self._tokenizer.pad_token_id,
-            token_budget=self._settings.token_budget,
-            settings=self._settings.tuning,
+            token_budget=self._job.settings.token_budget,
+            settings=self._job.settings.tuning,
             seed=seed,
         )
 
@@ -178,7 +181,7 @@ class TunedHead:
     def embed(self) -> Vectors:
         """One pass of the encoder over all inputs and outputs."""
         self._vectors = RenewedVectors(
-            self._encode(self._inputs), self._encode(self._outputs), before=self._rows.vectors
+            self._encode(self._inputs), self._encode(self._outputs), before=self._job.rows.vectors
         )
         return self._vectors
 
@@ -188,12 +191,12 @@ class TunedHead:
         with TemporaryDirectory(prefix="raycrp-") as scratch:
             self._encoder.save_pretrained(scratch)
             self._tokenizer.save_pretrained(scratch)
-            encoder = _text_encoder(Path(scratch), settings=self._settings)
+            encoder = _text_encoder(Path(scratch), settings=self._job.settings)
             HeadLabeler(encoder, head=self._head).save(folder)
 
     def _tokenize(self, texts: pa.ChunkedArray) -> list[list[int]]:
         rows, _ = tokenize_texts(
-            self._tokenizer, texts.to_pylist(), max_tokens=self._settings.max_tokens
+            self._tokenizer, texts.to_pylist(), max_tokens=self._job.settings.max_tokens
         )
         return rows
 
@@ -202,7 +205,7 @@ class TunedHead:
             self._encoder,
             rows=rows,
             pad_id=self._tokenizer.pad_token_id,
-            token_budget=self._settings.token_budget,
+            token_budget=self._job.settings.token_budget,
         )
 
 
@@ -210,21 +213,14 @@ class TunedT5:
     """The paper's LLM-RT: a T5 fine-tuned to answer the annotation prompt, round after round.
 
     Args:
-        rows: D_train of the trial's task.
-        num_types: The N of the paper.
-        settings: How it is built and trained.
-        run: The run folder that holds the T5.
+        job: What it is built for.
     """
 
     learns_vectors = True
 
-    def __init__(
-        self, rows: TaskRows, *, num_types: int, settings: LlmRtSettings, run: RunFolder
-    ) -> None:
-        self._rows = rows
-        self._num_types = num_types
-        self._settings = settings
-        self._start = run.local_dir(ENCODER)
+    def __init__(self, job: LlmRtJob) -> None:
+        self._job = job
+        self._start = job.run.local_dir(ENCODER)
         self._labeler: T5Labeler | None = None
 
     def train(self, labels: IntArray, *, seed: int) -> None:
@@ -240,14 +236,14 @@ class TunedT5:
     def name(self, indices: IntArray) -> FloatArray:
         """Probabilities of the labels as answers to the annotation prompt."""
         assert self._labeler is not None, "train comes first"
-        return self._labeler.predict(_take(self._rows.inputs, indices))
+        return self._labeler.predict(_take(self._job.rows.inputs, indices))
 
     def embed(self) -> Vectors:
         """One pass of the T5's encoder over all inputs and outputs."""
         return RenewedVectors(
-            self._encode(self._rows.inputs),
-            self._encode(self._rows.outputs),
-            before=self._rows.vectors,
+            self._encode(self._job.rows.inputs),
+            self._encode(self._job.rows.outputs),
+            before=self._job.rows.vectors,
         )
 
     def save(self, folder: Path) -> None:
@@ -256,12 +252,12 @@ class TunedT5:
         self._labeler.save(folder)
 
     def _fine_tune(self, start: Path, *, labels: IntArray, seed: int) -> T5Labeler:
-        rows, settings = self._rows, self._settings
+        rows, settings = self._job.rows, self._job.settings
         return fit_t5_labeler(
             start,
             inputs=_take(rows.inputs, rows.train),
             labels=labels[rows.train],
-            num_types=self._num_types,
+            num_types=self._job.num_types,
             task=rows.task,
             valid_inputs=_take(rows.inputs, rows.valid),
             valid_labels=labels[rows.valid],
@@ -281,8 +277,8 @@ class TunedT5:
             self._labeler.model.get_encoder(),
             tokenizer=self._labeler.tokenizer,
             texts=texts.to_pylist(),
-            token_budget=self._settings.token_budget,
-            max_tokens=self._settings.max_tokens,
+            token_budget=self._job.settings.token_budget,
+            max_tokens=self._job.settings.max_tokens,
         )
         return vectors
 
