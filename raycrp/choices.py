@@ -103,6 +103,13 @@ class InstructionChoice(StrEnum):
     NONE = "none"
 
 
+class Fusion(StrEnum):
+    """How instruction, reaction type and input come together."""
+
+    TEXT = "text"
+    HIDDEN = "hidden"
+
+
 class TrainReactionType(StrEnum):
     """Where the reaction type in a training prompt comes from."""
 

@@ -28,6 +28,7 @@ from raycrp.choices import (
     Decay,
     Device,
     Encoding,
+    Fusion,
     InstructionChoice,
     LabelerKind,
     Launcher,
@@ -307,6 +308,9 @@ class PromptConfig(Section):
     use_reaction_type: bool = True
     """Whether the prompt names the reaction type; without it and with instruction ``none``, the
     model is the plain T5 that gains are measured against."""
+    fusion: Fusion = Fusion.TEXT
+    """``text``: instruction, reaction type and input are one text that the encoder reads whole;
+    ``hidden`` (the paper's code): each is encoded apart, and their vectors are joined."""
     train_reaction_type: TrainReactionType = TrainReactionType.CLUSTER
     """Whose reaction types training prompts carry: k-means' (the paper), those of LLM-RTs that did
     not see the row (``elicit.cross_fit_folds``), or those of the LLM-RT trained on it."""

@@ -51,6 +51,11 @@ class ModelFolder:
         return InstructionChoice(self._card["instruction"])
 
     @property
+    def part_end(self) -> str:
+        """What ends a part of a prompt, where parts are encoded apart; else empty."""
+        return str(self._card.get("part_end", ""))
+
+    @property
     def seed(self) -> int:
         """Seed of the control ``random``."""
         return int(self._card.get("seed", 0))

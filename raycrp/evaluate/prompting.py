@@ -139,8 +139,16 @@ class Prompter:
             task=task,
             row_ids=[question.row_id for question in questions],
         )
+        end = self._folder.part_end
         return [
-            _make_plan(question, probabilities=row, template=template, task=task, settings=settings)
+            _make_plan(
+                question,
+                probabilities=row,
+                template=template,
+                task=task,
+                settings=settings,
+                end=end,
+            )
             for question, row, template in zip(questions, probabilities, templates, strict=True)
         ]
 
@@ -200,6 +208,7 @@ def _make_plan(
     template: Template,
     task: Task,
     settings: SearchSettings,
+    end: str,
 ) -> Plan:
     spellings = spell_input(question.text, num_spellings=settings.num_spellings)
     variants = make_variants(
@@ -218,6 +227,7 @@ def _make_plan(
                 else reaction_type_name(task, variant.reaction_type)
             ),
             input_text=spellings[variant.spelling],
+            part_end=end,
         )
         for variant in variants
     ]

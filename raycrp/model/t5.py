@@ -13,6 +13,7 @@ from raycrp.choices import Device, Preset
 from raycrp.config import Backbone
 from raycrp.errors import ModelError
 from raycrp.model.copying import start_copying
+from raycrp.model.fusion import apply_fusion
 from raycrp.model.tokenizers import (
     EOS,
     PAD,
@@ -110,7 +111,9 @@ def load_backbone(
         ModelError: If the folder is not a T5.
     """
     model: Any = _load_model(str(folder), revision=None).eval()
-    return model.to(resolve_device(device)), load_tokenizer_dir(folder)
+    tokenizer = load_tokenizer_dir(folder)
+    apply_fusion(model, end_id=tokenizer.eos_token_id)
+    return model.to(resolve_device(device)), tokenizer
 
 
 def load_encoder(folder: Path | str) -> "T5EncoderModel":

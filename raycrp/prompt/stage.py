@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raycrp.choices import Device, InstructionChoice, Task, TrainReactionType
+from raycrp.choices import Device, Fusion, InstructionChoice, Task, TrainReactionType
 from raycrp.config import Backbone, Config, PromptConfig
 from raycrp.errors import RunError
 from raycrp.prompt.select import (
@@ -57,6 +57,7 @@ class PromptSettings:
         device: Where the encoder runs.
         token_budget: Rows times longest row of one padded batch of the encoder, in tokens.
         max_tokens: Longest text that the encoder reads whole, in tokens.
+        fusion: How instruction, reaction type and input come together.
     """
 
     instruction: InstructionChoice
@@ -66,6 +67,7 @@ class PromptSettings:
     device: Device
     token_budget: int
     max_tokens: int
+    fusion: Fusion = Fusion.TEXT
 
 
 def run_prompt(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -81,7 +83,13 @@ def run_prompt(config: Config, run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     tasks = config.model_tasks
     num_types = read_num_types(run, tasks=tasks)
-    _save_llm_crp(run, backbone=config.model.llm_crp, num_types=num_types, seed=config.model_seed)
+    _save_llm_crp(
+        run,
+        backbone=config.model.llm_crp,
+        num_types=num_types,
+        seed=config.model_seed,
+        fusion=config.prompt.fusion,
+    )
     settings = PromptSettings(
         instruction=config.prompt.instruction,
         use_reaction_type=config.prompt.use_reaction_type,
@@ -90,6 +98,7 @@ def run_prompt(config: Config, run: RunFolder) -> dict[str, Any]:
         device=config.run.device,
         token_budget=config.embed.token_budget,
         max_tokens=config.embed.max_tokens,
+        fusion=config.prompt.fusion,
     )
     source = "annotate" if tasks == config.data.tasks else _select_tasks(run, tasks=tasks)
     rows = _write_prompts(run, source=source, settings=settings, section=config.prompt)
@@ -130,6 +139,7 @@ class PromptWriter:
     def __init__(self, run: RunFolder, settings: PromptSettings) -> None:
         self._settings = settings
         self._train_types = _read_train_types(run, settings.train_reaction_type)
+        self._part_end = _part_end(run) if settings.fusion is Fusion.HIDDEN else ""
         self._encoder: TextEncoder | None = None
         self._template_vectors: dict[Task, np.ndarray] = {}
         if settings.instruction is InstructionChoice.ADAPTIVE:
@@ -150,6 +160,7 @@ class PromptWriter:
                 template.text,
                 reaction_type_name=None if rt is None else reaction_type_name(task, rt),
                 input_text=text,
+                part_end=self._part_end,
             )
             for template, task, rt, text in zip(templates, tasks, types, inputs, strict=True)
         ]
@@ -218,8 +229,14 @@ class PromptWriter:
 
 
 def _save_llm_crp(
-    run: RunFolder, *, backbone: Backbone, num_types: Mapping[Task, int], seed: int
+    run: RunFolder,
+    *,
+    backbone: Backbone,
+    num_types: Mapping[Task, int],
+    seed: int,
+    fusion: Fusion,
 ) -> None:
+    from raycrp.model.fusion import mark_fusion
     from raycrp.model.t5 import save_backbone
 
     if run.exists(LLM_CRP_DIR):
@@ -238,6 +255,7 @@ def _save_llm_crp(
             new_tokens=names,
             starts_copying=True,
         )
+        mark_fusion(folder, fusion)
 
 
 def _select_tasks(run: RunFolder, *, tasks: Sequence[Task]) -> str:
@@ -275,6 +293,12 @@ def _read_train_types(run: RunFolder, kind: TrainReactionType) -> dict[int, int]
         return None
     table = run.read_table(folder, columns=["row_id", "reaction_type"])
     return dict(zip(table["row_id"].to_pylist(), table["reaction_type"].to_pylist(), strict=True))
+
+
+def _part_end(run: RunFolder) -> str:
+    from raycrp.model.tokenizers import load_tokenizer_dir
+
+    return str(load_tokenizer_dir(run.local_dir(LLM_CRP_DIR)).eos_token)
 
 
 def _load_encoder(run: RunFolder, settings: PromptSettings) -> "TextEncoder":

@@ -84,27 +84,32 @@ def reaction_type_name(task: Task, reaction_type: int) -> str:
     return f"{_TYPE_LETTERS[task]}{reaction_type}"
 
 
-def compose_prompt(instruction: str, *, reaction_type_name: str | None, input_text: str) -> str:
+def compose_prompt(
+    instruction: str, *, reaction_type_name: str | None, input_text: str, part_end: str = ""
+) -> str:
     """Enhanced prompt: instruction, then reaction type, then the input.
 
     Args:
         instruction: Text of the chosen template.
         reaction_type_name: From `reaction_type_name`; None leaves the sentence out.
         input_text: The row's input.
+        part_end: What ends a part before the input, where parts are encoded apart.
 
     Source:
         Eq 12.
     """
-    return f"{compose_prefix(instruction, reaction_type_name=reaction_type_name)} {input_text}"
+    prefix = compose_prefix(instruction, reaction_type_name=reaction_type_name, part_end=part_end)
+    return f"{prefix} {input_text}"
 
 
-def compose_prefix(instruction: str, *, reaction_type_name: str | None) -> str:
+def compose_prefix(instruction: str, *, reaction_type_name: str | None, part_end: str = "") -> str:
     """The part of a prompt that comes before the input, without the blank between them.
 
     Args:
         instruction: Text of the chosen template.
         reaction_type_name: From `reaction_type_name`; None leaves the sentence out.
+        part_end: What ends each part, where parts are encoded apart.
     """
     if reaction_type_name is None:
-        return instruction
-    return f"{instruction} The reaction type is {reaction_type_name}."
+        return f"{instruction}{part_end}"
+    return f"{instruction}{part_end} The reaction type is {reaction_type_name}.{part_end}"

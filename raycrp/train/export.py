@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycrp.choices import InstructionChoice, Task
+from raycrp.choices import Fusion, InstructionChoice, Task
 from raycrp.config import Config
+from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.prompt.stage import read_num_types
 from raycrp.prompt.templates import (
     TEMPLATES_FILE,
@@ -81,6 +82,8 @@ def _describe(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> d
         "tasks": [task.value for task in config.model_tasks],
         "use_reaction_type": prompt.use_reaction_type,
         "instruction": prompt.instruction.value,
+        "fusion": prompt.fusion.value,
+        "part_end": _part_end(run, prompt.fusion),
         "train_reaction_type": prompt.train_reaction_type.value,
         "num_types": {task.value: number for task, number in num_types.items()},
         "spelling": train.spelling.value,
@@ -92,6 +95,12 @@ def _describe(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> d
         "max_output_tokens": train.max_output_tokens,
         "training": {**result, "batch_size": train.batch_size, "peak_rate": train.learning_rate},
     }
+
+
+def _part_end(run: RunFolder, fusion: Fusion) -> str:
+    if fusion is Fusion.TEXT:
+        return ""
+    return str(load_tokenizer_dir(run.local_dir(BEST_DIR)).eos_token)
 
 
 def _data_digest(run: RunFolder) -> str | None:
@@ -123,8 +132,20 @@ def _introduction(description: Mapping[str, Any]) -> str:
         f"raycrp predict . --task {description['tasks'][0]} "
         f"'{_EXAMPLE_INPUTS[Task(description['tasks'][0])]}'\n"
         "```\n\n"
+        f"{_by_transformers(description)}\n"
+    )
+
+
+def _by_transformers(description: Mapping[str, Any]) -> str:
+    if description["fusion"] == Fusion.HIDDEN:
+        return (
+            "It encodes the parts of a prompt apart and joins their vectors, which plain "
+            "transformers does not: load it with `raycrp.load`, or with "
+            "`raycrp.model.t5.load_backbone`."
+        )
+    return (
         "`AutoModelForSeq2SeqLM.from_pretrained` and `AutoTokenizer.from_pretrained` load it too; "
-        "the prompt is then yours to write, as below.\n"
+        "the prompt is then yours to write, as below."
     )
 
 
@@ -146,6 +167,7 @@ def _prompts(description: Mapping[str, Any]) -> str:
             _example_template(task, instruction=description["instruction"]).text,
             reaction_type_name=None if number is None else reaction_type_name(task, 0),
             input_text=_EXAMPLE_INPUTS[task],
+            part_end=description["part_end"],
         )
         types = "-" if number is None else f"{number}, named by `llm_rt/{name}` from the input"
         rows.append([name, types, f"`{prompt}`"])

@@ -9,6 +9,7 @@ import torch
 
 from raycrp.choices import InstructionChoice, Precision
 from raycrp.config import TrainConfig
+from raycrp.model.fusion import part_end
 from raycrp.model.t5 import load_backbone, num_parameters
 from raycrp.prompt.stage import LLM_CRP_DIR
 from raycrp.run import RunFolder
@@ -121,7 +122,8 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     )
     model, tokenizer = load_backbone(folder)
     special = special_ids(tokenizer, start=int(model.config.decoder_start_token_id))
-    rows = _load_rows(settings, tokenizer=tokenizer, special=special)
+    prefixes = PrefixTable(tokenizer, part_end=part_end(model, tokenizer))
+    rows = _load_rows(settings, prefixes=prefixes, special=special)
     schedule = Schedule(rows[Split.TRAIN], shape=shape, seed=settings.seed)
     precision = worker_precision(train)
     dropout = None if train.use_gpu else use_cheap_dropout(model)
@@ -180,9 +182,8 @@ def worker_precision(train: TrainConfig) -> Precision:
 
 
 def _load_rows(
-    settings: WorkerSettings, *, tokenizer: Any, special: SpecialIds
+    settings: WorkerSettings, *, prefixes: PrefixTable, special: SpecialIds
 ) -> Mapping[Split, Rows]:
-    prefixes = PrefixTable(tokenizer)
     return {
         split: Rows(
             settings.source, split=split, prefixes=prefixes, special=special, train=settings.train

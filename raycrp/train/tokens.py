@@ -174,10 +174,12 @@ class PrefixTable:
 
     Args:
         tokenizer: LLM-CRP's tokenizer.
+        part_end: What ends a part of a prompt, where parts are encoded apart.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, part_end: str = "") -> None:
         self._tokenizer = tokenizer
+        self._part_end = part_end
         self._known: dict[tuple[int, int, int], TokenArray] = {}
 
     def ids(self, *, task: int, template: int, reaction_type: int) -> TokenArray:
@@ -195,6 +197,7 @@ class PrefixTable:
                 reaction_type_name=(
                     None if reaction_type < 0 else reaction_type_name(TASKS[task], reaction_type)
                 ),
+                part_end=self._part_end,
             )
             self._known[key] = np.array(plain_ids(self._tokenizer, [text])[0], dtype=np.int32)
         return self._known[key]

@@ -37,6 +37,13 @@ def test_prompt_is_instruction_then_reaction_type_then_input():
     assert compose_prompt("Do it.", reaction_type_name=None, input_text="CCO") == "Do it. CCO"
 
 
+def test_parts_that_are_encoded_apart_each_have_their_end():
+    names = {"input_text": "CCO", "part_end": "</s>"}
+    prompt = compose_prompt("Do it.", reaction_type_name="R5", **names)
+    assert prompt == "Do it.</s> The reaction type is R5.</s> CCO"
+    assert compose_prompt("Do it.", reaction_type_name=None, **names) == "Do it.</s> CCO"
+
+
 def test_reaction_type_names_differ_between_tasks():
     names = [reaction_type_name(task, number) for task in Task for number in range(12)]
     assert len(set(names)) == 36

@@ -27,7 +27,7 @@ INPUTS = {
 }
 
 
-def prompt_row(row_id, *, task, place=0, reaction_type=2, split=Split.TRAIN):
+def prompt_row(row_id, *, task, place=0, reaction_type=2, split=Split.TRAIN, part_end=""):
     template = load_templates()[task][place]
     name = None if reaction_type is None else reaction_type_name(task, reaction_type)
     return {
@@ -38,7 +38,9 @@ def prompt_row(row_id, *, task, place=0, reaction_type=2, split=Split.TRAIN):
         "template_id": template.id,
         "reaction_type": reaction_type,
         "rt_source": "none" if reaction_type is None else "cluster",
-        "prompt": compose_prompt(template.text, reaction_type_name=name, input_text=INPUTS[task]),
+        "prompt": compose_prompt(
+            template.text, reaction_type_name=name, input_text=INPUTS[task], part_end=part_end
+        ),
         "input": INPUTS[task],
         "output": "CCO",
         "mapped_reaction": None,
@@ -90,16 +92,19 @@ def write(run, rows, settings=CANONICAL):
     run.write_table(f"{TOKENS_DIR}/shard-000000.parquet", table)
 
 
-def test_pieces_put_together_are_the_tokens_of_the_whole_prompt(run):
+@pytest.mark.parametrize("part_end", ["", "</s>"])
+def test_pieces_put_together_are_the_tokens_of_the_whole_prompt(run, part_end):
     rows = [
-        prompt_row(i, task=task, place=i, reaction_type=rt)
+        prompt_row(i, task=task, place=i, reaction_type=rt, part_end=part_end)
         for i, (task, rt) in enumerate((task, rt) for task in TASKS for rt in (None, 0, 3))
     ]
     write(run, rows)
     table = read_tokens(run, Split.TRAIN)
     tokenizer = TokenWriter(run, CANONICAL)._tokenizer
     collate = Collator(
-        table, prefixes=PrefixTable(tokenizer), special=special_ids(tokenizer, start=0)
+        table,
+        prefixes=PrefixTable(tokenizer, part_end=part_end),
+        special=special_ids(tokenizer, start=0),
     )
     batch = collate(np.arange(table.num_rows), templates=table.templates)
     for row, ids, mask in zip(rows, batch.input_ids, batch.attention_mask, strict=True):
