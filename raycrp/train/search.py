@@ -126,9 +126,10 @@ def _run_tune(
     logger.info("train: searching %d trials, %d at once", len(trials), concurrent)
     by_name = {trial.name: trial for trial in trials}
     tuner = tune.Tuner(
-        # The workers take the CPUs; the trial itself only waits for them.
+        # The workers take the CPUs; the trial only waits for them, and Tune wants it to ask for some.
         tune.with_resources(
-            tune.with_parameters(_run_trial, settings=settings, trials=by_name), {"cpu": 0}
+            tune.with_parameters(_run_trial, settings=settings, trials=by_name),
+            {"cpu": 0, "memory": 1},
         ),
         param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(

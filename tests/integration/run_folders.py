@@ -8,6 +8,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from raycrp.choices import Device, Preset, Spelling, Task
 from raycrp.config import Backbone, Config
+from raycrp.model.fusion import mark_fusion
 from raycrp.model.t5 import save_backbone
 from raycrp.model.tokenizers import prepare_tokenizer
 from raycrp.prompt.stage import PromptSettings, PromptWriter
@@ -94,6 +95,7 @@ def write_prompted_run(config, *, num_train, num_validation):
             seed=0,
             new_tokens=names,
         )
+        mark_fusion(folder, config.prompt.fusion)
     settings = PromptSettings(
         instruction=config.prompt.instruction,
         use_reaction_type=True,
@@ -102,6 +104,7 @@ def write_prompted_run(config, *, num_train, num_validation):
         device=Device.CPU,
         token_budget=4_096,
         max_tokens=256,
+        fusion=config.prompt.fusion,
     )
     for split in Split:
         rows = PromptWriter(run, settings)(run.read_table(f"annotate/{split}"))

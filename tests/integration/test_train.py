@@ -11,6 +11,7 @@ from run_folders import make_config, write_prompted_run
 
 from raycrp.choices import InstructionChoice
 from raycrp.errors import ClusterError, TrainError
+from raycrp.model.t5 import load_backbone
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
 from raycrp.train.attempts import METRICS_FILE
@@ -184,6 +185,32 @@ def test_the_best_weights_give_the_best_validation_loss(unbroken):
     model = AutoModelForSeq2SeqLM.from_pretrained(unbroken.run.path("train/best"))
     again = validation_loss(model, unbroken)
     assert again == pytest.approx(result["best_loss"], abs=1e-4)
+
+
+def test_parts_encoded_apart_are_trained_and_kept_in_the_model(tmp_path):
+    config = make_config(
+        tmp_path,
+        prompt={"fusion": "hidden"},
+        train=TRAIN | {"max_steps": 4, "num_workers": 1, "learning_rate": 1e-2},
+    )
+    run = write_prompted_run(config, num_train=20, num_validation=6)
+    # Without live instructions the prompts of the prompt stage are what is validated.
+    settings = WorkerSettings(
+        run=run,
+        train=config.train,
+        instruction=InstructionChoice.ADAPTIVE,
+        refresh_steps=None,
+        seed=0,
+    )
+    train_model(settings)
+    model, _ = load_backbone(run.path("train/best"))
+    best_loss = run.read_json(RESULT_FILE)["best_loss"]
+    assert validation_loss(model, settings) == pytest.approx(best_loss, abs=5e-5)
+    (run.local_dir("train/best") / "config.json").write_text(
+        model.config.to_json_string().replace("hidden", "text")
+    )
+    read_whole, _ = load_backbone(run.path("train/best"))
+    assert validation_loss(read_whole, settings) != pytest.approx(best_loss, abs=2e-4)
 
 
 def validation_loss(model, settings):
