@@ -126,7 +126,7 @@ def _run_tune(
     logger.info("train: searching %d trials, %d at once", len(trials), concurrent)
     by_name = {trial.name: trial for trial in trials}
     tuner = tune.Tuner(
-        # The workers take the CPUs; the trial only waits for them, and Tune wants it to ask for some.
+        # The workers take the CPUs; the trial only waits, but Tune wants it to ask for something.
         tune.with_resources(
             tune.with_parameters(_run_trial, settings=settings, trials=by_name),
             {"cpu": 0, "memory": 1},
