@@ -1,6 +1,6 @@
 """How good elicited reaction types are, and what they cost: `make bench-elicit REAL_DATA=folder`.
 
-Four tables, all made by the stages themselves on USPTO-50K, whose ten true classes no stage sees:
+Four tables, made by the stage and its functions on USPTO-50K, whose ten true classes it never sees:
 
 - agreement of ten clusters with the true classes, one row an encoding;
 - block-wise k-means against k-means on all rows at once;
@@ -17,13 +17,16 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
@@ -31,17 +34,20 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from raycrp.chem.fingerprints import difference_fingerprints
 from raycrp.chem.reactions import Reaction
-from raycrp.choices import PAPER_ENCODINGS, Encoding, Search, Task
-from raycrp.config import Config
+from raycrp.choices import PAPER_ENCODINGS, Device, Encoding, Preset, Search, Task
+from raycrp.config import Backbone, Config
 from raycrp.elicit.clusters import Clusters, KMeansSettings, cluster_reactions
-from raycrp.elicit.features import make_features
-from raycrp.elicit.rows import TaskRows, load_task_rows
+from raycrp.elicit.features import FEATURES
+from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.scores import NamingScores, measure_sizes, score_naming
+from raycrp.elicit.vectors import ArrayVectors
+from raycrp.model.encode import TextEncoder
 from raycrp.model.head import fit_head
+from raycrp.model.t5 import save_backbone
+from raycrp.model.tokenizers import prepare_tokenizer
 from raycrp.pipeline import run_pipeline
 from raycrp.plan import Stage
-from raycrp.report.agreement import TRUTH_PATH, ami_interval
-from raycrp.run import RunFolder
+from raycrp.report.agreement import ami_interval
 from raycrp.session import connected_ray
 
 DATA_FILE = "uspto50k.parquet"
@@ -50,6 +56,7 @@ NUM_TYPES = 10
 NUM_COST_REACTIONS = 2_000
 SMALL_KMEANS_ROWS = 5_000
 MAX_NAMING_ROWS = 20_000
+ITEMS_A_PART = 2_048
 
 TARGET_AMI = 0.45
 TARGET_GRID_WALL_S = 600.0
@@ -75,9 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="raycrp-bench-") as scratch:
         bench = Bench(options, folder=(options.work or Path(scratch)).resolve())
-        with connected_ray(num_cpus=2):
-            amis = bench.compare_encodings() if options.part != "cost" else {}
-            costs = bench.compare_searches() if options.part != "agreement" else None
+        amis = bench.compare_encodings() if options.part != "cost" else {}
+        costs = bench.compare_searches() if options.part != "agreement" else None
     if not amis or costs is None:
         return 0
     best = max(amis.values())
@@ -129,13 +135,9 @@ class Bench:
 
     def compare_encodings(self) -> dict[Encoding, float]:
         """Mean AMI by encoding; the other tables of the same rows are printed on the way."""
-        config = self._config("agreement", self._take_reactions("all.parquet", self._max_rows))
-        run = run_pipeline(config, until=Stage.EMBED)
-        started = time.monotonic()
-        features = make_features(run, encodings=list(Encoding), rows_per_shard=1_024, num_actors=2)
-        print(f"vectors of what reactions change: {time.monotonic() - started:.0f} s")
-        rows = load_task_rows(run, tasks=[TASK], max_whole_rows=10**9, features=features)[TASK]
-        classes = read_classes(run, rows)
+        table = pq.read_table(self._take_reactions("all.parquet", self._max_rows))
+        rows = self._make_rows(table)
+        _, classes = np.unique(table["reaction_class"].to_numpy(), return_inverse=True)
         self._say_what_is_measured(rows, classes)
         amis = self._print_agreement(rows, classes)
         print_block_wise(rows)
@@ -144,10 +146,85 @@ class Bench:
         print_named(rows, labels | {"true classes": classes})
         return amis
 
+    def _make_rows(self, table: pa.Table) -> TaskRows:
+        """The rows as elicitation takes them; a tenth each for D'_valid and D'_test."""
+        reactants, products = table["reactants"], table["product"]
+        texts = [*reactants.to_pylist(), *products.to_pylist()]
+        encoder = self._encoder(texts)
+        vectors = self._cached("t5", texts, make=encoder.encode, num_processes=1)
+        reactions = [
+            Reaction(before, "", after)
+            for before, after in zip(texts[: len(reactants)], texts[len(reactants) :], strict=True)
+        ]
+        outputs, inputs = np.split(vectors, 2)
+        parts = np.split(
+            np.random.default_rng(0).permutation(len(reactants)),
+            [len(reactants) // 10, len(reactants) // 5],
+        )
+        return TaskRows(
+            task=TASK,
+            row_ids=np.arange(len(reactants)),
+            reaction_keys=table["id"],
+            inputs=products,
+            outputs=reactants,
+            vectors=ArrayVectors(
+                inputs,
+                outputs,
+                features={
+                    encoding: self._cached(encoding.value, reactions, make=make, num_processes=2)
+                    for encoding, make in FEATURES.items()
+                },
+            ),
+            test=np.sort(parts[0]),
+            valid=np.sort(parts[1]),
+            train=np.sort(parts[2]),
+        )
+
+    def _encoder(self, texts: Sequence[str]) -> TextEncoder:
+        preset = None if self._backbone else Preset.TINY
+        backbone = Backbone(preset=preset, name_or_path=self._backbone)
+        folder = self._folder / "llm_rt"
+        if not folder.exists():
+            tokenizer = prepare_tokenizer(backbone, smiles=texts, words=[]).tokenizer
+            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+                tokenizer.save_pretrained(scratch)
+                target = Path(scratch) / "model"
+                target.mkdir()
+                save_backbone(backbone, tokenizer_dir=Path(scratch), target=target, seed=0)
+                target.rename(folder)
+        return TextEncoder(folder, device=Device.AUTO, token_budget=16_384, max_tokens=512)
+
+    def _cached(
+        self,
+        name: str,
+        items: Sequence[Any],
+        *,
+        make: Callable[[Sequence[Any]], FloatArray],
+        num_processes: int,
+    ) -> FloatArray:
+        """Vectors of the items, made in parts that are kept."""
+        started = time.monotonic()
+        folder = self._folder / f"{name}-{len(items)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {
+            folder / f"{first:08d}.npy": items[first : first + ITEMS_A_PART]
+            for first in range(0, len(items), ITEMS_A_PART)
+        }
+        missing = {path: part for path, part in parts.items() if not path.exists()}
+        if num_processes == 1:
+            made = map(make, missing.values())
+            save_parts(list(missing), made)
+        else:
+            with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+                save_parts(list(missing), pool.map(make, missing.values()))
+        print(f"{name} vectors: {time.monotonic() - started:.0f} s", flush=True)
+        return np.concatenate([np.load(path) for path in parts])
+
     def compare_searches(self) -> Costs:
         """The cost table."""
         source = self._take_reactions("cost.parquet", NUM_COST_REACTIONS)
-        figures = {search: self._search(search, source) for search in Search}
+        with connected_ray(num_cpus=2):
+            figures = {search: self._search(search, source) for search in Search}
         grid, halving = figures[Search.GRID], figures[Search.HALVING]
         print(f"\n{NUM_COST_REACTIONS} reactions, task {TASK}, 4 encodings x N = 3..12, head,")
         print(f"up to {self._num_rounds} rounds, 1 epoch each; accuracy on D'_valid, rule accuracy")
@@ -369,12 +446,12 @@ def name_types(
     return score_naming(labels[rows.test], probabilities=probabilities, majority_type=majority)
 
 
-def read_classes(run: RunFolder, rows: TaskRows) -> IntArray:
-    """Number of each row's true class."""
-    truth = run.read_table(TRUTH_PATH).to_pylist()
-    of_row = {row["row_id"]: row["value"] for row in truth}
-    _, numbers = np.unique([of_row[row] for row in rows.row_ids.tolist()], return_inverse=True)
-    return np.asarray(numbers, dtype=np.int64)
+def save_parts(paths: Sequence[Path], parts: Iterable[FloatArray]) -> None:
+    """Write each part as it comes, whole or not at all."""
+    for path, part in zip(paths, parts, strict=True):
+        scratch = path.with_suffix(".tmp.npy")
+        np.save(scratch, part)
+        scratch.replace(path)
 
 
 if __name__ == "__main__":
