@@ -305,8 +305,8 @@ class Bench:
         backbone = self._backbone or "a tiny T5 from scratch, not trained"
         print(f"\n{rows.num_rows} reactions of {DATA_FILE}, {len(set(classes.tolist()))} classes")
         print(f"T5 vectors come from {backbone}; only its text encoder is used")
-        print("the recipe of `change` was chosen by its authors with these classes in sight,")
-        print("so that its AMI here is somewhat optimistic; the encoding itself reads no class")
+        print("the recipe of `change` was chosen with these classes in sight, among about 130,")
+        print("so that its AMI here is somewhat optimistic; the encoding itself reads none")
 
     def _print_agreement(self, rows: TaskRows, classes: IntArray) -> dict[Encoding, float]:
         """The table of agreement; mean AMI by encoding."""
