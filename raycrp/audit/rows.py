@@ -21,7 +21,9 @@ from raycrp.elicit.features import FEATURES
 from raycrp.elicit.vectors import Block
 from raycrp.embed.stage import LLM_RT_DIR
 from raycrp.evaluate.job import PREDICTIONS_DIR
+from raycrp.evaluate.model_folder import MODEL_DIR
 from raycrp.model.encode import TextEncoder
+from raycrp.model.labeler import Labeler, load_labeler
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
@@ -53,9 +55,11 @@ DESCRIBED = pa.schema(
         pa.field("input_vector", _VECTOR, nullable=False),
         pa.field("output_vector", _VECTOR, nullable=False),
         pa.field("code", _VECTOR),
+        pa.field("named", pa.int32()),
     ]
 )
-"""``code`` is what k-means saw of a row; null in a run without reaction types."""
+"""``code`` is what k-means would see of a row, ``named`` the RT that the exported LLM-RT names from
+the input of a test row alone; both are null in a run without reaction types."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class RowDescriber:
     """Table function from rows to vectors of their texts; built once in each actor.
 
     Args:
-        run: The run folder that holds the encoders.
+        run: The run folder that holds the encoders and the exported LLM-RTs.
         clusterings: How the reaction types of each task came about.
         device: Where encoders run.
         token_budget: Rows times longest row of one padded batch, in tokens.
@@ -168,6 +172,7 @@ class RowDescriber:
         self._device = device
         self._limits = {"token_budget": token_budget, "max_tokens": max_tokens}
         self._encoders: dict[str, TextEncoder] = {}
+        self._labelers: dict[Task, Labeler] = {}
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """The rows with vectors of input and output, and what k-means saw of them."""
@@ -187,7 +192,25 @@ class RowDescriber:
         for name, vectors in columns.items():
             values = [None] * rows.num_rows if vectors is None else list(vectors)
             rows = rows.append_column(name, pa.array(values, _VECTOR))
-        return rows
+        return rows.append_column("named", pa.array(self._name(rows, task), pa.int32()))
+
+    def _name(self, rows: pa.Table, task: Task) -> list[int | None]:
+        """Reaction types of the test rows from their inputs alone."""
+        named: list[int | None] = [None] * rows.num_rows
+        is_test = pc.equal(rows["split"], Split.TEST.value)
+        places = np.flatnonzero(np.asarray(is_test)) if task in self._clusterings else []
+        if len(places):
+            inputs = rows["input"].take(places).to_pylist()
+            probabilities = self._labeler(task).predict(inputs)
+            for place, best in zip(places, probabilities.argmax(axis=1), strict=True):
+                named[place] = int(best)
+        return named
+
+    def _labeler(self, task: Task) -> Labeler:
+        if task not in self._labelers:
+            folder = self._run.local_dir(f"{MODEL_DIR}/llm_rt/{task}")
+            self._labelers[task] = load_labeler(folder, device=self._device)
+        return self._labelers[task]
 
     def _encoder(self, folder: str) -> TextEncoder:
         if folder not in self._encoders:

@@ -12,8 +12,6 @@ from raycrp.audit.rows import part_of
 from raycrp.choices import Task
 from raycrp.config import Config
 from raycrp.errors import RunError
-from raycrp.evaluate.model_folder import MODEL_DIR
-from raycrp.model.labeler import load_labeler
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 
@@ -48,7 +46,7 @@ def name_test_rows(config: Config, run: RunFolder, rows: pa.Table) -> dict[Task,
         run: The run folder.
         rows: Rows of the audit, described, with the training rows to learn the oracle from.
     """
-    return {task: _name_task(config, run, rows, task) for task in config.model_tasks}
+    return {task: _name_task(run, rows, task) for task in config.model_tasks}
 
 
 def read_clusters(run: RunFolder, task: Task, *, row_ids: Sequence[int]) -> IntArray:
@@ -71,17 +69,15 @@ def matrix(column: pa.ChunkedArray) -> FloatArray:
     return np.array(column.to_pylist(), dtype=np.float32)
 
 
-def _name_task(config: Config, run: RunFolder, rows: pa.Table, task: Task) -> TestTypes:
+def _name_task(run: RunFolder, rows: pa.Table, task: Task) -> TestTypes:
     train = part_of(rows, split=Split.TRAIN, task=task)
     test = part_of(rows, split=Split.TEST, task=task)
     clusters = read_clusters(run, task, row_ids=train["row_id"].to_pylist())
     oracle = fit_oracle(matrix(train["code"]), labels=clusters)
     prompts = run.read_table(f"prompt/{Split.TEST}", columns=["row_id", "reaction_type"])
-    labeler = load_labeler(run.local_dir(f"{MODEL_DIR}/llm_rt/{task}"), device=config.run.device)
-    renamed = labeler.predict(test["input"].to_pylist()).argmax(axis=1)
     return TestTypes(
         predicted=_look_up(prompts, test["row_id"].to_pylist(), folder="prompt/test"),
-        renamed=np.asarray(renamed, dtype=np.int64),
+        renamed=test["named"].to_numpy().astype(np.int64),
         oracle=oracle.name(matrix(test["code"])),
         constant=int(np.bincount(clusters).argmax()),
         consistency=oracle.consistency,

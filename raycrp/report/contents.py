@@ -79,6 +79,7 @@ class Contents:
         sweeps: The sweep of each task.
         types: What the reaction types of each task stand for.
         agreements: How far reaction types and true classes agree.
+        audit: What ``raycrp audit`` found; None where there was none.
         loss_figure: Training curves; None where there are none.
         training: How training ended.
         exact_figure: Strict exact matches with intervals; None where there are none.
@@ -100,6 +101,7 @@ class Contents:
     sweeps: Sequence[SweepPanel]
     types: Sequence[TypeTable]
     agreements: Sequence[Agreement]
+    audit: Mapping[str, Any] | None
     loss_figure: str | None
     training: Mapping[str, Any] | None
     exact_figure: str | None
@@ -136,6 +138,7 @@ def gather_contents(config: Config, run: RunFolder) -> Contents:
         agreements=measure_agreement(
             run, seed=config.run.seed, num_named=config.report.num_named_reactions
         ),
+        audit=_read_json(run, "audit/audit.json"),
         loss_figure=_loss_figure(run),
         training=_training(summaries[Stage.TRAIN]),
         exact_figure=_exact_figure(scores),

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,20 @@ class CommandLine:
 
     def run_and_kill(self, marker: str, *, delay_s: float) -> None:
         """Start the tiny run and SIGKILL its driver so long after a file or folder appears."""
+        self.start_and_kill(("run", *self.tiny_config), marker, delay_s=delay_s)
+
+    @property
+    def tiny_config(self) -> tuple[str, str]:
+        """Arguments that name the tiny run in this storage."""
+        return str(CONFIG), f"run.storage={self.storage}"
+
+    def start_and_kill(
+        self, arguments: Sequence[str], marker: str, *, delay_s: float = 0.0
+    ) -> None:
+        """Start a command and SIGKILL it so long after a file or folder of the run appears."""
         with self._log_path.open("ab") as log:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "raycrp", "run", str(CONFIG), f"run.storage={self.storage}"],
+                [sys.executable, "-m", "raycrp", *arguments],
                 stdout=log,
                 stderr=log,
                 env=self._environment(),

@@ -183,3 +183,20 @@ def test_reaction_types_and_probes_are_shown(page):
     assert "96\N{NO-BREAK SPACE}%" in text
     assert "C-O made, ester gained <b>" in text
     assert text.count("probe") >= 3
+
+
+def test_an_audit_is_shown_where_there_was_one(contents):
+    audit = {
+        "verdict": ".250 of the gain survives.",
+        "leak_verdict": "No leak found.",
+        "source_table": [["RT", "forward"], ["predicted", ".350 [.100, .600]"]],
+        "difference_table": [["RT", "forward"], ["none", "-.100 [-.200, .000]"]],
+        "leak_table": [["labels", "leak"], ["RTs of <test> prompts", "no"]],
+    }
+    outline = Outline(render_page(replace(contents, audit=audit)))
+    text = "".join(outline.text)
+    assert "audit" in outline.ids
+    assert ".250 of the gain survives. No leak found." in text
+    assert "-.100 [-.200, .000]" in " ".join(text.split())
+    assert "RTs of <test> prompts" in text
+    assert "audit" not in Outline(render_page(replace(contents, audit=None))).ids
