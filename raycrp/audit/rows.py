@@ -198,12 +198,12 @@ class RowDescriber:
         """Reaction types of the test rows from their inputs alone."""
         named: list[int | None] = [None] * rows.num_rows
         is_test = pc.equal(rows["split"], Split.TEST.value)
-        places = np.flatnonzero(np.asarray(is_test)) if task in self._clusterings else []
-        if len(places):
-            inputs = rows["input"].take(places).to_pylist()
-            probabilities = self._labeler(task).predict(inputs)
-            for place, best in zip(places, probabilities.argmax(axis=1), strict=True):
-                named[place] = int(best)
+        places = np.flatnonzero(np.asarray(is_test))
+        if task not in self._clusterings or not len(places):
+            return named
+        probabilities = self._labeler(task).predict(rows["input"].take(places).to_pylist())
+        for place, best in zip(places, probabilities.argmax(axis=1), strict=True):
+            named[place] = int(best)
         return named
 
     def _labeler(self, task: Task) -> Labeler:
