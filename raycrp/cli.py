@@ -6,8 +6,9 @@ Ray, torch and RDKit are imported inside the commands, so that ``--help`` answer
 import logging
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from raycrp.config import Config
     from raycrp.plan import Stage
     from raycrp.run import RunFolder
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 app = typer.Typer(
     name="raycrp",
@@ -100,17 +103,101 @@ def validate(arguments: ConfigArguments) -> None:
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run or model folder.")],
-    smiles: Annotated[list[str], typer.Argument(metavar="SMILES...", help="Inputs.")],
     task: Annotated[
         str, typer.Option(help="forward, retrosynthesis or reagent.", show_default=False)
     ],
-    top_k: Annotated[int, typer.Option(min=1, help="Answers for each input.")] = 5,
+    smiles: Annotated[
+        list[str] | None, typer.Argument(metavar="[SMILES]...", help="Inputs.")
+    ] = None,
+    input_path: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="File (SMILES lines, CSV, JSON Lines, Parquet), folder of files, or - for "
+            "standard input, one SMILES a line.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (.csv, .jsonl, .parquet) or folder; a job that can be killed and repeated. "
+            "The terminal if unset."
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="csv, jsonl or parquet; table for the terminal."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the input in tables.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the rows' names.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Different answers for each input.")] = 5,
+    num_beams: Annotated[int, typer.Option(min=1, help="Beams of the search.")] = 5,
+    num_reaction_types: Annotated[
+        int, typer.Option(min=1, help="Most probable reaction types ranked together.")
+    ] = 1,
+    num_spellings: Annotated[
+        int, typer.Option(min=1, help="Spellings of each input that vote.")
+    ] = 1,
+    round_trip: Annotated[
+        bool, typer.Option(help="Ask the forward task what comes of answers to retrosynthesis.")
+    ] = True,
+    max_output_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer; that of training if unset.")
+    ] = None,
+    rows_per_block: Annotated[int, typer.Option(min=1, help="Rows of a block of a job.")] = 1_024,
+    num_actors: Annotated[int, typer.Option(min=1, help="Actors of a job.")] = 1,
+    gpus_per_actor: Annotated[float, typer.Option(min=0, help="GPUs of each actor.")] = 0,
+    num_cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs of a Ray started here; all if unset.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    verbose: Verbose = False,
 ) -> None:
-    """Predict products, reactants or reagents of the molecules given."""
-    from raycrp.evaluate.predict import describe_predictions, load_predictor
+    """Predict products, reactants or reagents: of molecules given, a file, or a folder."""
+    from raycrp.choices import Device, OutputFormat
+    from raycrp.evaluate.inputs import InputSource
+    from raycrp.evaluate.model_folder import find_model
+    from raycrp.evaluate.predict_job import (
+        JobSettings,
+        PredictSettings,
+        print_predictions,
+        run_predict_job,
+    )
 
-    predictions = load_predictor(model).predict(smiles, task=task, top_k=top_k)
-    print(describe_predictions(predictions))
+    source = InputSource(smiles or (), input_path, column, id_column)
+    written = None if file_format is None else _choice(OutputFormat, file_format, "--format")
+    place = _choice(Device, device, "--device")
+    settings = PredictSettings(
+        task=task,
+        top_k=top_k,
+        num_beams=num_beams,
+        num_reaction_types=num_reaction_types,
+        num_spellings=num_spellings,
+        round_trip=round_trip,
+        max_output_tokens=max_output_tokens,
+    )
+    if output is None:
+        outcome = print_predictions(
+            find_model(model),
+            source,
+            settings=settings,
+            device=place,
+            file_format=written or OutputFormat.TABLE,
+            stream=sys.stdout,
+        )
+    else:
+        _configure_logging(verbose)
+        outcome = run_predict_job(
+            find_model(model),
+            source,
+            output=output,
+            file_format=written,
+            settings=settings,
+            job=JobSettings(rows_per_block, num_actors, gpus_per_actor, num_cpus, place),
+        )
+    print(f"predict: {outcome.describe()}", file=sys.stdout if output else sys.stderr)
+    if not outcome.num_answered:
+        raise typer.Exit(code=2)
 
 
 @app.command()
@@ -297,7 +384,7 @@ for _stage in STAGE_HELP:
 
 def _run_until(stage: str, arguments: list[str], verbose: bool) -> None:
     config = _load(arguments)
-    _configure_logging(config, verbose)
+    _configure_logging(verbose)
     from raycrp.pipeline import run_pipeline
     from raycrp.plan import Stage
 
@@ -325,7 +412,13 @@ def _split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     return paths, overrides
 
 
-def _configure_logging(config: "Config", verbose: bool) -> None:
+def _choice(kind: type[Choice], name: str, option: str) -> Choice:
+    if name not in list(kind):
+        raise ConfigError(f"{option} {name}: expected one of {', '.join(kind)}")
+    return kind(name)
+
+
+def _configure_logging(verbose: bool) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(name)s: %(message)s",

@@ -191,6 +191,56 @@ PREDICTIONS = pa.schema(
 """Answers of the search, best first, as decoded (not canonicalised); ``round_trips`` says which of
 them the forward task turns back into the input, null where that was not asked."""
 
+ASKED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("input", pa.string()),
+        pa.field("broken", pa.string()),
+    ]
+)
+"""Inputs of a prediction job as read; ``broken`` says why a row could not be."""
+
+ANSWERED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("input", pa.string()),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field(
+            "reaction_types",
+            pa.list_(pa.struct([("name", pa.string()), ("probability", pa.float64())])),
+            nullable=False,
+        ),
+        pa.field("template", pa.string()),
+        pa.field(
+            "answers",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("smiles", pa.string()),
+                        ("log_probability", pa.float64()),
+                        ("confidence", pa.float64()),
+                        ("is_valid", pa.bool_()),
+                        ("is_input", pa.bool_()),
+                        ("has_new_atoms", pa.bool_()),
+                        ("passes_round_trip", pa.bool_()),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("reject_reason", pa.string()),
+        pa.field("reject_detail", pa.string()),
+    ]
+)
+"""Answers of a prediction job, different and best first; a rejected row has none and a reason."""
+
+PREDICTION_REJECTS = pa.schema(
+    [ANSWERED.field(name) for name in ("row", "id", "input", "reject_reason", "reject_detail")]
+)
+"""Rows of a prediction job that were not answered."""
+
 SCORES = pa.schema(
     [
         pa.field("task", pa.string(), nullable=False),

@@ -102,6 +102,7 @@ def confidence_as_markdown(confidence: Mapping[str, Confidence]) -> str:
     if not confidence:
         return ""
     lines = [
+        "",
         "### Confidence",
         "",
         "Expected calibration error of the best answer, on test rows: of the model's own "

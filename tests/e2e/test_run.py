@@ -81,6 +81,46 @@ def test_a_task_the_model_does_not_know_is_refused(finished):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("make_arguments", "fragment"),
+    [
+        (lambda folder: ["CCO", "--task", "forwards"], "unknown task 'forwards'"),
+        (lambda folder: ["CCO", "--task", "reagent"], "trained for forward, retrosynthesis, not"),
+        (lambda folder: ["--task", "forward"], "no inputs"),
+        (lambda folder: ["--task", "forward", "--input", str(folder / "no.csv")], "no.csv"),
+        (lambda folder: ["--task", "forward", "--input", _empty(folder)], "empty"),
+        (lambda folder: ["CCO", "--task", "forward", "--format", "xls"], "expected one of"),
+        (lambda folder: ["CCO", "--task", "forward", "--output", str(folder / "x.xls")], "'.xls'"),
+    ],
+)
+def test_a_bad_prediction_is_one_clear_line(finished, tmp_path, make_arguments, fragment):
+    command_line, _ = finished
+    root = command_line.run_folder.path()
+    result = command_line("predict", root, *make_arguments(tmp_path))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert fragment in last
+
+
+def _empty(folder):
+    (folder / "empty.csv").write_text("")
+    return str(folder / "empty.csv")
+
+
+def test_bad_molecules_are_named_and_the_others_are_answered(finished):
+    command_line, _ = finished
+    root = command_line.run_folder.path()
+    inputs = ["CCO", "C1CC", "CCO>>CC", "C" * 10_000]
+    result = command_line("predict", root, *inputs, "--task", "forward")
+    assert result.returncode == 0
+    assert result.stdout.count("rejected: ") == 3
+    assert "forward: CCO" in result.stdout
+    assert "4 rows = 1 answered + 3 rejected" in result.stderr
+    assert command_line("predict", root, "C1CC", "--task", "forward").returncode == 2
+
+
 def test_a_run_killed_while_it_trains_ends_like_an_unbroken_one(finished, command_line):
     # The best weights appear with the first validation, after a quarter of the steps.
     command_line.run_and_kill("train/best", delay_s=0)

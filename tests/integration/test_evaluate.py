@@ -1,31 +1,23 @@
 """The evaluate stage with a real, untrained T5 on prompts made up by hand."""
 
-import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+from exported_model import NUM_TYPES, REACTIONS, write_model
 
-from raycrp.choices import Device, Preset, Task
-from raycrp.config import Backbone, Config
+from raycrp.choices import Task
+from raycrp.config import Config
 from raycrp.evaluate.job import choose_rows
 from raycrp.evaluate.predict import load_predictor
 from raycrp.evaluate.stage import run_evaluate
-from raycrp.model.encode import TextEncoder
-from raycrp.model.head import fit_head
-from raycrp.model.labeler import HeadLabeler
-from raycrp.model.t5 import build_tokenizer, save_backbone
-from raycrp.prompt.templates import prompt_words, reaction_type_name, templates_text
 from raycrp.run import RunFolder
 from raycrp.schemas import PREDICTIONS, PROMPTS, SCORES
 
 pytestmark = pytest.mark.integration
 
-REACTIONS = [("CCO", "CC=O"), ("CCN", "CC#N"), ("CCCO", "CCC=O"), ("c1ccccc1Br", "c1ccccc1O")]
-NUM_TYPES = 3
 NUM_REACTIONS = 20
 
 
@@ -38,37 +30,7 @@ def local_ray():
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
-    """A model folder as the train stage exports it, with weights that learned nothing."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    texts = [text for pair in REACTIONS for text in pair]
-    tokenizer_dir = folder.parent / "tokenizer"
-    build_tokenizer(texts, words=prompt_words(tuple(Task))).save_pretrained(tokenizer_dir)
-    names = [reaction_type_name(task, i) for task in Task for i in range(NUM_TYPES)]
-    backbone = Backbone(preset=Preset.TINY)
-    save_backbone(backbone, tokenizer_dir=tokenizer_dir, target=folder, seed=0, new_tokens=names)
-    encoder = TextEncoder(folder, device=Device.CPU, token_budget=4_096, max_tokens=128)
-    vectors = encoder.encode(texts)
-    head = fit_head(
-        vectors,
-        np.arange(len(texts)) % NUM_TYPES,
-        num_types=NUM_TYPES,
-        valid_vectors=vectors,
-        valid_labels=np.arange(len(texts)) % NUM_TYPES,
-        seed=0,
-        max_epochs=2,
-    )
-    for task in Task:
-        HeadLabeler(encoder, head=head).save(folder / "llm_rt" / task.value)
-    card = {
-        "format": 1,
-        "tasks": [task.value for task in Task],
-        "use_reaction_type": True,
-        "instruction": "adaptive",
-        "num_types": {task.value: NUM_TYPES for task in Task},
-    }
-    (folder / "raycrp.json").write_text(json.dumps(card))
-    (folder / "templates.yaml").write_text(templates_text())
-    return folder
+    return write_model(tmp_path_factory.mktemp("exported") / "model")
 
 
 @pytest.fixture(scope="module")

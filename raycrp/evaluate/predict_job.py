@@ -1,0 +1,331 @@
+"""Answers to a file or a folder of inputs, block by block, by Ray Data; killed jobs go on.
+
+Beside the output, a folder ``OUTPUT.work`` keeps what is done: the inputs cut into blocks, and one
+file of answers a block. The blocks depend on the inputs alone, a file appears whole or not at all,
+and the output is put together last, so that the same command, whenever it was killed, ends with
+the same rows. The driver never holds more than a block.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+
+from raycrp.choices import Device, OutputFormat
+from raycrp.data.files import digest_files
+from raycrp.errors import DataError
+from raycrp.evaluate.answers import Prediction, Rejection, describe_predictions
+from raycrp.evaluate.calibration import CALIBRATION_FILE
+from raycrp.evaluate.inputs import InputRow, InputSource, iter_inputs
+from raycrp.evaluate.model_folder import MODEL_FILE, ModelFolder
+from raycrp.evaluate.outputs import answers_table, encode_answers, split_rejects
+from raycrp.evaluate.predict import Predictor
+from raycrp.evaluate.target import Outcome, PredictionTarget
+from raycrp.ray_data import Shard, map_shards, read_shard
+from raycrp.run import RunFolder
+from raycrp.schemas import ANSWERED, ASKED
+from raycrp.session import connected_ray
+
+logger = logging.getLogger(__name__)
+
+_INPUTS, _NEW_INPUTS, _ANSWERS, _JOB = "inputs", "inputs.new", "answers", "job.json"
+_NO_INPUTS = "no inputs: give SMILES, or a file with --input"
+_BROKEN_ROW = "broken_row"
+_PRINTED_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What decides the answers.
+
+    Args:
+        task: The task.
+        top_k: Different answers for each input.
+        num_beams: Beams of each spelling.
+        num_reaction_types: Reaction types ranked together.
+        num_spellings: Spellings that vote.
+        round_trip: Whether answers to retrosynthesis are asked for their round trip.
+        max_output_tokens: Longest answer in tokens; that of training if None.
+    """
+
+    task: str
+    top_k: int = 5
+    num_beams: int = 5
+    num_reaction_types: int = 1
+    num_spellings: int = 1
+    round_trip: bool = True
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """How a job is carried out.
+
+    Args:
+        rows_per_block: Rows of a block: the unit of work, retry and resume.
+        num_actors: Actors that predict at once.
+        gpus_per_actor: GPUs of each actor.
+        num_cpus: CPUs of a Ray started here; all of the machine's if None.
+        device: Where the models run.
+    """
+
+    rows_per_block: int = 1_024
+    num_actors: int = 1
+    gpus_per_actor: float = 0
+    num_cpus: int | None = None
+    device: Device = Device.AUTO
+
+
+def print_predictions(
+    model: Path,
+    source: InputSource,
+    *,
+    settings: PredictSettings,
+    device: Device,
+    file_format: OutputFormat,
+    stream: TextIO,
+) -> Outcome:
+    """Answer here and now, without Ray, a chunk of rows at a time.
+
+    Args:
+        model: The exported model.
+        source: Where inputs come from.
+        settings: What decides the answers.
+        device: Where the models run.
+        file_format: ``table`` for people, ``csv`` or ``jsonl``.
+        stream: Where answers go; in a table rejected rows go there too.
+
+    Returns:
+        How many rows were answered and rejected.
+
+    Raises:
+        ModelError: If the folder is no model, or does not know the task.
+        DataError: If the inputs cannot be read, or cannot be printed so.
+    """
+    if file_format is OutputFormat.PARQUET:
+        raise DataError("Parquet cannot be printed; give --output FILE.parquet")
+    ModelFolder(model).check_task(settings.task)
+    answerer: BlockAnswerer | None = None
+    outcome = Outcome()
+    for first_row, rows in _chunks(iter_inputs(source), size=_PRINTED_TOGETHER):
+        answerer = answerer or BlockAnswerer(model, settings, device)
+        predictions = answerer.predict(rows, first_row=first_row)
+        table = answers_table(predictions, rows=rows, first_row=first_row)
+        if file_format is OutputFormat.TABLE:
+            stream.write(f"{describe_predictions(predictions)}\n\n")
+        else:
+            answered, _ = split_rejects(table)
+            is_first = first_row == 0
+            text = encode_answers(answered, file_format=file_format, has_header=is_first)
+            stream.write(text.decode())
+        outcome = outcome.plus(table)
+    if answerer is None:
+        raise DataError(_NO_INPUTS)
+    return outcome
+
+
+def run_predict_job(
+    model: Path,
+    source: InputSource,
+    *,
+    output: Path,
+    file_format: OutputFormat | None,
+    settings: PredictSettings,
+    job: JobSettings,
+) -> Outcome:
+    """Answer all inputs into a file or folder; the same call goes on where a killed one stopped.
+
+    Args:
+        model: The exported model.
+        source: Where inputs come from.
+        output: A file, whose ending tells its form, or a folder of one file a block.
+        file_format: Form of the files in a folder; Parquet if None.
+        settings: What decides the answers.
+        job: How it is carried out.
+
+    Returns:
+        How many rows were answered and rejected; their sum is the number of rows read.
+
+    Raises:
+        ModelError: If the folder is no model, or does not know the task.
+        DataError: If the inputs cannot be read, or the output is there already.
+    """
+    started = time.monotonic()
+    ModelFolder(model).check_task(settings.task)
+    target = PredictionTarget(output, file_format=file_format)
+    work = RunFolder(str(target.path.parent), f"{target.path.name}.work")
+    digest = _read_inputs(work, source, model=model, settings=settings, job=job)
+    state: dict[str, Any] = work.read_json(_JOB) if work.exists(_JOB) else {}
+    if state.get("digest") != digest:
+        if target.path.exists():
+            raise DataError(f"{target.path} is there already; delete it or give another --output")
+        state = _start(work, digest=digest)
+    work.delete(_NEW_INPUTS)
+    if state["is_done"] and not target.path.exists():
+        raise DataError(
+            f"{target.path} was written and is gone; delete {work.path()} to answer again"
+        )
+    if not state["is_done"]:
+        _answer_blocks(work, model=model, settings=settings, job=job)
+        outcome = target.write(_answered_blocks(work))
+        state |= {"is_done": True, "num_answered": outcome.num_answered}
+        state["reasons"] = outcome.reasons
+        work.write_json(_JOB, state)
+    for folder in (_INPUTS, _ANSWERS):
+        work.delete(folder)
+    logger.info("predict: %s, %.1f s", target.path, time.monotonic() - started)
+    return Outcome(state["num_answered"], state["reasons"])
+
+
+class BlockAnswerer:
+    """Answers blocks of inputs; built once per actor.
+
+    Args:
+        model: The exported model.
+        settings: What decides the answers.
+        device: Where the models run.
+    """
+
+    def __init__(self, model: Path, settings: PredictSettings, device: Device) -> None:
+        self._settings = settings
+        self._predictor = Predictor(
+            model,
+            device=device,
+            num_beams=settings.num_beams,
+            num_reaction_types=settings.num_reaction_types,
+            num_spellings=settings.num_spellings,
+            max_output_tokens=settings.max_output_tokens,
+        )
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A block's rows with their answers, in their order."""
+        rows = [
+            InputRow(row["input"], row["id"], row["broken"])
+            for row in table.select(["input", "id", "broken"]).to_pylist()
+        ]
+        first_row = table["row"][0].as_py()
+        predictions = self.predict(rows, first_row=first_row)
+        return answers_table(predictions, rows=rows, first_row=first_row)
+
+    def predict(self, rows: Sequence[InputRow], *, first_row: int) -> list[Prediction]:
+        """Predictions for rows that follow each other; broken ones are rejected.
+
+        Args:
+            rows: The rows.
+            first_row: Number of the first one.
+        """
+        predictions = self._predictor.predict(
+            [None if row.broken is not None else row.text for row in rows],
+            task=self._settings.task,
+            top_k=self._settings.top_k,
+            row_ids=range(first_row, first_row + len(rows)),
+            round_trip=self._settings.round_trip,
+        )
+        return [
+            each
+            if row.broken is None
+            else replace(each, rejection=Rejection(_BROKEN_ROW, row.broken))
+            for row, each in zip(rows, predictions, strict=True)
+        ]
+
+
+def _read_inputs(
+    work: RunFolder,
+    source: InputSource,
+    *,
+    model: Path,
+    settings: PredictSettings,
+    job: JobSettings,
+) -> str:
+    """Cut the inputs into blocks; digest of all that decides the answers."""
+    digest = hashlib.sha256(repr((settings, job.rows_per_block)).encode())
+    digest.update(_model_digest(model).encode())
+    work.delete(_NEW_INPUTS)
+    for number, (first_row, rows) in enumerate(
+        _chunks(iter_inputs(source), size=job.rows_per_block)
+    ):
+        table = _asked_table(rows, first_row=first_row)
+        digest.update(json.dumps([(row.text, row.id, row.broken) for row in rows]).encode())
+        work.write_table(f"{_NEW_INPUTS}/part-{number:06d}.parquet", table)
+    if not work.exists(_NEW_INPUTS):
+        raise DataError(_NO_INPUTS)
+    return digest.hexdigest()
+
+
+def _start(work: RunFolder, *, digest: str) -> dict[str, Any]:
+    """A job's first state; what other inputs or settings left goes."""
+    for folder in (_ANSWERS, _INPUTS):
+        work.delete(folder)
+    _move(work, _NEW_INPUTS, _INPUTS)
+    state = {"digest": digest, "is_done": False}
+    work.write_json(_JOB, state)
+    return state
+
+
+def _answer_blocks(
+    work: RunFolder, *, model: Path, settings: PredictSettings, job: JobSettings
+) -> None:
+    arguments: dict[str, Any] = {
+        "model": model.resolve(),
+        "settings": settings,
+        "device": job.device,
+    }
+    blocks = work.list_names(_INPUTS)
+    if len(blocks) == 1 and not job.gpus_per_actor:
+        # Ray would take longer to start than a single block takes to answer.
+        target = f"{_ANSWERS}/shard-000000.parquet"
+        if not work.exists(target):
+            source = f"{_INPUTS}/{blocks[0]}"
+            shard = Shard(source, 0, work.num_rows(source), target)
+            work.write_table(target, BlockAnswerer(**arguments)(read_shard(work, shard)))
+        return
+    with connected_ray(num_cpus=job.num_cpus):
+        map_shards(
+            work,
+            tables={_INPUTS: _ANSWERS},
+            function=BlockAnswerer,
+            arguments=arguments,
+            schema=ANSWERED,
+            rows_per_shard=job.rows_per_block,
+            num_actors=job.num_actors,
+            gpus_per_actor=job.gpus_per_actor,
+        )
+
+
+def _answered_blocks(work: RunFolder) -> Iterator[pa.Table]:
+    return (work.read_table(f"{_ANSWERS}/{name}") for name in work.list_names(_ANSWERS))
+
+
+def _asked_table(rows: Sequence[InputRow], *, first_row: int) -> pa.Table:
+    values = [
+        {"row": first_row + place, "id": row.id, "input": row.text, "broken": row.broken}
+        for place, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(values, schema=ASKED)
+
+
+def _chunks(rows: Iterator[InputRow], *, size: int) -> Iterator[tuple[int, list[InputRow]]]:
+    first_row = 0
+    while chunk := list(islice(rows, size)):
+        yield first_row, chunk
+        first_row += len(chunk)
+
+
+def _move(work: RunFolder, source: str, target: str) -> None:
+    """File by file, since object storage has no folders to move."""
+    work.filesystem.create_dir(work.path(target), recursive=True)
+    for name in work.list_names(source):
+        work.filesystem.move(work.path(f"{source}/{name}"), work.path(f"{target}/{name}"))
+
+
+def _model_digest(model: Path) -> str:
+    names = [MODEL_FILE, CALIBRATION_FILE]
+    paths = [model / name for name in names] + sorted(model.rglob("*.safetensors"))
+    return digest_files([str(path) for path in paths if path.exists()])

@@ -1,0 +1,121 @@
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raycrp.errors import DataError
+from raycrp.evaluate.inputs import InputRow, InputSource, iter_inputs
+
+
+def read(path, **columns):
+    return list(iter_inputs(InputSource(path=str(path), **columns)))
+
+
+ETHANOL, AMINE = InputRow("CCO", "a"), InputRow("CCN", "b")
+
+
+def write_csv(path):
+    path.write_text("id,smiles,yield\na,CCO,1\nb,CCN,2\n")
+
+
+def write_tsv(path):
+    path.write_text("name\tinput\na\tCCO\nb\tCCN\n")
+
+
+def write_lines(path):
+    path.write_text("CCO a\n\nCCN\tb\n")
+
+
+def write_json_lines(path):
+    rows = [{"id": "a", "input": "CCO"}, {"id": "b", "input": "CCN"}]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def write_parquet(path):
+    pq.write_table(pa.table({"SMILES": ["CCO", "CCN"], "ID": ["a", "b"]}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("x.csv", write_csv),
+        ("x.tsv", write_tsv),
+        ("x.smi", write_lines),
+        ("x.jsonl", write_json_lines),
+        ("x.parquet", write_parquet),
+    ],
+)
+def test_every_form_is_read(tmp_path, name, write):
+    write(tmp_path / name)
+    assert read(tmp_path / name) == [ETHANOL, AMINE]
+
+
+def test_given_inputs_and_plain_lines(tmp_path):
+    (tmp_path / "x.txt").write_text("CCO and more\nCCN\n")
+    source = InputSource(("C",), str(tmp_path / "x.txt"))
+    assert [row.text for row in iter_inputs(source)] == ["C", "CCO and more", "CCN"]
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"CCO\nCCN\n")))
+    assert [row.text for row in iter_inputs(InputSource(path="-"))] == ["CCO", "CCN"]
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.txt").write_text("CCN\n")
+    (tmp_path / "a.txt").write_text("CCO\n")
+    (tmp_path / "_SUCCESS.txt").write_text("done\n")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "x.txt").write_text("C\n")
+    assert [row.text for row in read(tmp_path)] == ["CCO", "CCN"]
+
+
+def test_broken_rows_and_missing_values_are_rows(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"input": "CCO"}\nnot json\n{"input": null}\n{"input": 5}\n')
+    rows = read(tmp_path / "x.jsonl")
+    assert [row.text for row in rows] == ["CCO", "not json", None, None]
+    assert [row.broken is None for row in rows] == [True, False, True, False]
+
+
+def test_columns_are_named(tmp_path):
+    (tmp_path / "x.csv").write_text("left,right\nCCO,CCN\n")
+    assert read(tmp_path / "x.csv", column="right", id_column="left") == [InputRow("CCN", "CCO")]
+    with pytest.raises(DataError, match=r"found 'left', 'right'; name it with --column"):
+        read(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="no column 'middle'"):
+        read(tmp_path / "x.csv", column="middle")
+    with pytest.raises(DataError, match="no column 'middle'"):
+        read(tmp_path / "x.csv", column="left", id_column="middle")
+
+
+def test_a_lone_column_needs_no_name(tmp_path):
+    (tmp_path / "x.csv").write_text("molecule\nCCO\n")
+    assert read(tmp_path / "x.csv") == [InputRow("CCO")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.txt", b"", "empty"),
+        ("x.csv", b"smiles\n", "the file holds no rows"),
+        ("x.xls", b"text", "unknown file ending"),
+        ("x.txt", bytes(range(256)) * 9, "not a text file"),
+        ("x.parquet", b"PAR1 and no more", "not a readable Parquet"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as found:
+        read(tmp_path / name)
+    assert name in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        read(tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match="holds no files"):
+        read(tmp_path)
