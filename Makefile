@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= 2
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.complete
 
-.PHONY: demo test lint chaos bench-train bench-elicit test-slow dashboards-test browser-test setup clean
+.PHONY: demo test lint chaos bench-train bench-elicit bench-predict test-slow dashboards-test browser-test setup clean
 
 demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
@@ -32,6 +32,9 @@ bench-train: $(STAMP)
 
 bench-elicit: $(STAMP)
 	$(BIN)/python -m bench.elicit $(REAL_DATA)
+
+bench-predict: $(STAMP)
+	$(BIN)/python -m bench.predict $(REAL_DATA)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

@@ -461,6 +461,9 @@ class EvaluateConfig(Section):
     round_trip_beams: int | None = Field(default=1, ge=1)
     """Beams of the forward search that says whether answers to retrosynthesis give back their
     product; not asked if null."""
+    precision: Precision = Precision.AUTO
+    """Number format of the search: ``auto`` is bf16 on GPUs that have it, fp16 on older ones (the
+    layers that overflow kept in fp32), and fp32 on CPUs."""
     calibration_rows: int = Field(default=200, ge=0)
     """Validation rows of each task, chosen by seed, on which confidence is learned."""
     max_rows: int | None = Field(default=None, ge=1)

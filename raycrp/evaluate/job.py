@@ -83,6 +83,7 @@ class PromptAnswerer:
             num_reaction_types=section.num_reaction_types,
             num_spellings=section.num_spellings,
             round_trip_beams=section.round_trip_beams or 1,
+            precision=section.precision,
             token_budget=section.token_budget,
             max_output_tokens=section.max_output_tokens,
         )

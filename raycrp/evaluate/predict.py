@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raycrp.choices import Device, Task
+from raycrp.choices import Device, Precision, Task
 from raycrp.evaluate.answers import (
     Answer,
     Prediction,
@@ -17,6 +17,7 @@ from raycrp.evaluate.model_folder import MODEL_FILE, MODEL_FORMAT, ModelFolder, 
 from raycrp.evaluate.prompting import Plan, Prompter, Question, SearchSettings
 from raycrp.evaluate.ranking import missing_answers, rank_answers
 from raycrp.model.decode import Hypothesis, beam_search, score_answers
+from raycrp.model.inference import use_precision
 from raycrp.model.t5 import load_backbone
 
 __all__ = [
@@ -42,6 +43,7 @@ class Predictor:
             together; they share the beams.
         num_spellings: Spellings of the input that vote; the first is the canonical one.
         round_trip_beams: Beams of the forward search of a round trip.
+        precision: Number format of the search; ``auto`` is half precision on a GPU, else fp32.
         token_budget: Rows times longest row of one padded batch, in tokens.
         max_output_tokens: Longest answer, in tokens; that of training if None.
 
@@ -58,6 +60,7 @@ class Predictor:
         num_reaction_types: int = 1,
         num_spellings: int = 1,
         round_trip_beams: int = 1,
+        precision: Precision = Precision.AUTO,
         token_budget: int = 8_192,
         max_output_tokens: int | None = None,
     ) -> None:
@@ -67,6 +70,7 @@ class Predictor:
         self._token_budget = token_budget
         self._max_output_tokens = max_output_tokens or self._folder.max_output_tokens
         self._model, self._tokenizer = load_backbone(self._folder.path, device=device)
+        use_precision(self._model, precision)
         self._prompter = Prompter(
             self._folder,
             model=self._model,

@@ -52,6 +52,7 @@ def asked(monkeypatch):
         return np.array([[len(text)] for text in texts], dtype=np.float32), 0
 
     monkeypatch.setattr(module, "load_backbone", lambda folder, device: (Model(), None))
+    monkeypatch.setattr(module, "use_precision", lambda model, precision: None)
     monkeypatch.setattr(prompting, "load_labeler", lambda folder, device: Labeler())
     monkeypatch.setattr(module, "beam_search", beam_search)
     monkeypatch.setattr(prompting, "encode_texts", encode_texts)
