@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raycrp.evaluate.ranking import (
@@ -101,6 +101,7 @@ def test_beams_are_shared_by_probability(weights, num_beams, expected):
     assert share_beams(weights, num_beams=num_beams) == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.01, 1), min_size=1, max_size=8),
     st.integers(1, 12),
