@@ -260,7 +260,7 @@ def audit(
     from raycrp.plan import read_run_config
 
     config = read_run_config(run)
-    _configure_logging(config, verbose)
+    _configure_logging(verbose)
     from raycrp.audit.stage import MARKDOWN_PATH, run_audit
     from raycrp.report.stage import REPORT_PATH, run_report
     from raycrp.session import connected_ray
@@ -285,7 +285,7 @@ def ablate(arguments: ConfigArguments, verbose: Verbose = False) -> None:
     Example: raycrp ablate tune_configs/demo_ablate.yaml
     """
     config = _load(arguments)
-    _configure_logging(config, verbose)
+    _configure_logging(verbose)
     from raycrp.ablate.sweep import run_ablation
     from raycrp.ablate.tables import JSON_PATH, MARKDOWN_PATH
 
