@@ -18,7 +18,7 @@ from raycrp.train.attempts import METRICS_FILE, read_restarts
 from raycrp.train.worker import RESULT_FILE
 
 DRIVER = Path(__file__).with_name("driver.py")
-WAIT_S = 240
+WAIT_S = 400
 INTERVAL = 10
 TRAIN = {
     "launcher": "ray",

@@ -83,7 +83,7 @@ def lost(training):
 
 
 def test_a_killed_worker(start):
-    training = start()
+    training = start(**FIXED)
     training.wait_for_step(INTERVAL + 5)
     kill(training.worker_processes()[0])
     training.finish("worker killed")
@@ -119,7 +119,7 @@ def test_a_damaged_newest_checkpoint(start, harm):
 
 
 def test_storage_that_fails_for_a_while(start):
-    training = start()
+    training = start(**FIXED)
     training.wait_for_step(INTERVAL + 5)
     with storage_away(training.folder):
         time.sleep(12)
