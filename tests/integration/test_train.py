@@ -351,14 +351,6 @@ def test_checkpoint_of_two_workers_goes_on_with_one(on_ray, unbroken, start):
     assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 3])
-def test_zero_stages_on_two_workers_agree(unbroken, cluster, start, zero_stage):
-    settings = start(launcher="ray", zero_stage=zero_stage)
-    train_model(settings)
-    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-4)
-
-
 def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster, start):
     with pytest.raises(ClusterError, match=r"asks for 16 CPU \(16 workers\), the cluster has 2"):
         train_model(start(launcher="ray", num_workers=16))
