@@ -15,7 +15,7 @@ import torch
 from raycrp.choices import InstructionChoice
 from raycrp.model.encode import encode_token_ids, mean_pool, tokenize_texts
 from raycrp.prompt.select import adaptability, choose_instructions
-from raycrp.prompt.templates import load_templates
+from raycrp.prompt.templates import known_templates, load_templates
 from raycrp.train.batches import Batch, Collator
 from raycrp.train.tokens import TASKS, IntArray, TokenTable
 
@@ -112,6 +112,17 @@ class Instructions:
         pairs = self._tasks[rows] * 100 + self._current[rows]
         joint = _entropy(np.unique(pairs, return_counts=True)[1])
         return joint - _entropy(np.unique(self._tasks[rows], return_counts=True)[1])
+
+    def usage(self, rows: IntArray) -> dict[str, dict[str, int]]:
+        """How many of these rows each instruction has now, by task and template."""
+        counts: dict[str, dict[str, int]] = {}
+        for number in np.unique(self._tasks[rows]):
+            templates = known_templates(TASKS[number])
+            places = self._current[rows][self._tasks[rows] == number]
+            found = np.bincount(places, minlength=len(templates)).tolist()
+            names = [template.id for template in templates]
+            counts[TASKS[number].value] = dict(zip(names, found, strict=True))
+        return counts
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint keeps; call `gather` first."""

@@ -96,6 +96,22 @@ class Parts:
     num_steps: int
     eval_every: int
 
+    def describe(self) -> dict[str, Any]:
+        """Counts of rows, steps and weights, for the run folder."""
+        return {
+            "num_steps": self.num_steps,
+            "steps_per_epoch": self.schedule.steps_per_epoch,
+            "num_rows": len(self.rows.kept),
+            "num_too_long": self.rows.num_too_long,
+            "num_cut": self.rows.num_cut,
+            "num_spellings": self.rows.num_spellings,
+            "num_aligned": self.rows.table.num_aligned,
+            "num_validation_rows": len(self.validation_rows),
+            "num_validation_too_long": self.validation.num_too_long,
+            "num_parameters": self.num_parameters,
+            "precision": self.precision.value,
+        }
+
 
 def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     """Build what a worker trains with; every worker calls this.

@@ -34,6 +34,7 @@ from raycrp.train.validation import validate
 
 BEST_DIR = "train/best"
 RESULT_FILE = "train/result.json"
+USAGE_FILE = "train/instructions.json"
 EVENTS_DIR = "tensorboard/train"
 
 logger = logging.getLogger(__name__)
@@ -263,6 +264,8 @@ class Worker:
             run = self._settings.run.name
             observe("raycrp_checkpoint_seconds", seconds, run=run)
             set_gauge("raycrp_checkpoint_time_seconds", time.time(), run=run)
+            usage = {"step": self.progress.step, **self._instructions.usage(self._rows.kept)}
+            self._settings.run.write_json(USAGE_FILE, usage)
         if self._tracker is not None:
             self._tracker.flush()
         self._meter.resume()
@@ -271,20 +274,7 @@ class Worker:
         """Say in the run folder how training ended; the first worker does."""
         self._guard.finish()
         if self._session.rank == 0:
-            result = {
-                **asdict(self.progress),
-                "num_steps": self._parts.num_steps,
-                "steps_per_epoch": self._schedule.steps_per_epoch,
-                "num_rows": len(self._rows.kept),
-                "num_too_long": self._rows.num_too_long,
-                "num_cut": self._rows.num_cut,
-                "num_spellings": self._rows.num_spellings,
-                "num_aligned": self._rows.table.num_aligned,
-                "num_validation_rows": len(self._parts.validation_rows),
-                "num_validation_too_long": self._parts.validation.num_too_long,
-                "num_parameters": self._parts.num_parameters,
-                "precision": self._parts.precision.value,
-            }
+            result = asdict(self.progress) | self._parts.describe()
             self._settings.run.write_json(RESULT_FILE, result)
 
     def _numbers(self, num_parts: int) -> range:

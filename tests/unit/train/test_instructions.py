@@ -109,3 +109,11 @@ def test_entropy_is_within_tasks():
     )
     instructions.start_epoch()
     assert instructions.entropy_bits(rows) == pytest.approx(1)
+
+
+def test_usage_counts_the_rows_of_each_template():
+    usage = make_instructions().usage(np.array([0, 2, 3]))
+    assert usage["forward"].pop("forward-01") == 1
+    assert usage["retrosynthesis"].pop("retrosynthesis-02") == 2
+    assert {count for counts in usage.values() for count in counts.values()} == {0}
+    assert [len(counts) for counts in usage.values()] == [12, 12]
