@@ -54,6 +54,8 @@ def nodes():
     with tempfile.TemporaryDirectory(prefix="rc-") as folder, pytest.MonkeyPatch.context() as patch:
         # Where other Rays of this machine do not look for a cluster to join.
         patch.setenv("RAY_TMPDIR", folder)
+        # Ray's own default gives way to everything else, and then its time limits pass.
+        patch.setenv("RAY_worker_niceness", "0")
         started = Nodes()
         yield started
         started.cluster.shutdown()
