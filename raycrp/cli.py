@@ -239,7 +239,7 @@ def audit(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, a path or URI.")],
     max_rows: Annotated[
         int | None,
-        typer.Option(min=1, help="Test rows of each task; those the run answered if not given."),
+        typer.Option(min=1, help="At most so many of the answered test rows of each task."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
