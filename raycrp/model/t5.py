@@ -52,6 +52,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 """Sizes of the from-scratch models; encoder and decoder have ``num_layers`` each."""
 
 _VOCABULARY_MULTIPLE = 8
+_DROPOUT_RATE = 0.1
 _COMMON_TOKENS = (
     *("c", "C", "(", ")", "1", "O", "=", ".", "N", "2", EOS, PAD, "n", "Cl", "F", "[O-]"),
     *(">>", "3", "Br", "[N+]", "S", "/", "#", "-", "s", "P", "[C@H]", "[C@@H]", "I", "B", "o"),
@@ -78,7 +79,7 @@ def save_backbone(
         seed: Seed of the initialisation of new weights.
         new_tokens: Whole tokens to add, such as names of reaction types.
         starts_copying: Whether a preset's weights copy from the input before any training, see
-            `start_copying`.
+            `start_copying`; such a model has no dropout, since one so small underfits.
 
     Raises:
         ModelError: If the tokenizer or the model cannot be loaded.
@@ -87,7 +88,8 @@ def save_backbone(
     add_tokens(tokenizer, new_tokens)
     with seeded(seed):
         if backbone.preset is not None:
-            model = _new_model(backbone.preset, tokenizer=tokenizer)
+            rate = 0.0 if starts_copying else _DROPOUT_RATE
+            model = _new_model(backbone.preset, tokenizer=tokenizer, dropout_rate=rate)
             if starts_copying:
                 start_copying(model, common_ids=_common_ids(tokenizer))
         else:
@@ -155,14 +157,16 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _new_model(preset: Preset, *, tokenizer: Any) -> "T5ForConditionalGeneration":
+def _new_model(
+    preset: Preset, *, tokenizer: Any, dropout_rate: float
+) -> "T5ForConditionalGeneration":
     from transformers import T5Config, T5ForConditionalGeneration
 
     vocab_size = -(-len(tokenizer) // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
     config = T5Config(
         vocab_size=vocab_size,
         feed_forward_proj="relu",
-        dropout_rate=0.1,
+        dropout_rate=dropout_rate,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         **PRESETS[preset],

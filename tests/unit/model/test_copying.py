@@ -41,6 +41,17 @@ def test_a_plain_start_does_not_copy(preset_dir):
     assert _copied_share(*load_backbone(preset_dir)) < 0.3
 
 
+def test_a_model_that_starts_copying_drops_nothing(copying_model):
+    model, tokenizer = copying_model
+    assert model.config.dropout_rate == 0
+    batch = tokenizer([TEXT], return_tensors="pt")
+    model.train()
+    with torch.no_grad():
+        first, second = (model(**batch, labels=batch["input_ids"]).loss for _ in range(2))
+    model.eval()
+    assert first == second
+
+
 def test_a_started_model_still_learns_another_answer(copying_model):
     model, tokenizer = copying_model
     batch = tokenizer([TEXT], return_tensors="pt")
