@@ -54,7 +54,7 @@ DATA_FILE = "uspto50k.parquet"
 TASK = Task.RETROSYNTHESIS
 NUM_TYPES = 10
 NUM_COST_REACTIONS = 2_000
-SMALL_KMEANS_ROWS = 5_000
+MAX_SMALL_KMEANS_ROWS = 5_000
 MAX_NAMING_ROWS = 20_000
 ITEMS_A_PART = 2_048
 
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--rows", type=int, default=None, help="reactions at most; all if not given"
     )
     parser.add_argument("--rounds", type=int, default=2, help="feedback rounds of the cost table")
+    parser.add_argument("--counts", type=int, nargs="+", default=range(3, 13), help="N of the grid")
     parser.add_argument("--part", choices=("all", "agreement", "cost"), default="all")
     parser.add_argument("--work", type=Path, default=None, help="folder that is kept")
     parser.add_argument("--backbone", default=None, help="local T5 in place of a new tiny one")
@@ -130,6 +131,7 @@ class Bench:
         self._num_seeds = options.seeds
         self._max_rows = options.rows
         self._num_rounds = options.rounds
+        self._counts = list(options.counts)
         self._backbone = options.backbone
         self._folder = folder
 
@@ -226,7 +228,8 @@ class Bench:
         with connected_ray(num_cpus=2):
             figures = {search: self._search(search, source) for search in Search}
         grid, halving = figures[Search.GRID], figures[Search.HALVING]
-        print(f"\n{NUM_COST_REACTIONS} reactions, task {TASK}, 4 encodings x N = 3..12, head,")
+        counts = ", ".join(map(str, self._counts))
+        print(f"\n{NUM_COST_REACTIONS} reactions, task {TASK}, 4 encodings x N = {counts}, head,")
         print(f"up to {self._num_rounds} rounds, 1 epoch each; accuracy on D'_valid, rule accuracy")
         print(
             f"{'search':>8} {'trials':>7} {'probes':>7} {'wall s':>8} {'CPU s':>8} {'passes':>14}"
@@ -250,7 +253,12 @@ class Bench:
         return costs
 
     def _search(self, search: Search, source: Path) -> dict[str, Any]:
-        elicit = {"search": search.value, "max_rounds": self._num_rounds, "tuning_epochs": 1}
+        elicit = {
+            "search": search.value,
+            "num_clusters": self._counts,
+            "max_rounds": self._num_rounds,
+            "tuning_epochs": 1,
+        }
         config = self._config(f"cost-{search}", source, elicit=elicit)
         run = run_pipeline(config, until=Stage.ELICIT)
         summary = run.read_json("elicit/_SUCCESS.json")["summary"]
@@ -379,14 +387,13 @@ def cluster(
 
 def print_block_wise(rows: TaskRows) -> None:
     """K-means block by block beside k-means on all rows."""
-    print(
-        f"\nk-means block by block, centres from {SMALL_KMEANS_ROWS} rows, against all rows at once"
-    )
+    num_small = min(MAX_SMALL_KMEANS_ROWS, rows.num_rows // 5)
+    print(f"\nk-means block by block, centres from {num_small} rows, against all rows at once")
     print(f"{'encoding':>24} {'AMI':>6} {'inertia ratio':>14}   AMI of two seeds, all rows at once")
     for encoding in (Encoding.CONCAT, Encoding.FINGERPRINT, Encoding.CHANGE):
         whole = cluster(rows, encoding, seed=0)
         other = cluster(rows, encoding, seed=1)
-        blocks = cluster(rows, encoding, seed=0, max_whole_rows=SMALL_KMEANS_ROWS)
+        blocks = cluster(rows, encoding, seed=0, max_whole_rows=num_small)
         inertia = [
             float((each.distances.astype(np.float64) ** 2).sum()) for each in (whole, blocks)
         ]
