@@ -100,8 +100,9 @@ def test_vectors_that_are_not_finite_are_refused(run):
 def test_an_empty_part_is_named(run, rt_splits, part):
     write_rows(run, rt_splits)
     write_vectors(run)
-    with pytest.raises(ElicitError, match=f"no rows in {part}"):
+    with pytest.raises(ElicitError, match=f"no rows in {part}") as caught:
         load_task_rows(run, tasks=TASKS, max_whole_rows=100)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_task_without_rows_is_named(run):
@@ -116,5 +117,6 @@ def test_more_clusters_than_distinct_vectors_are_refused(run):
     write_vectors(run)
     rows = load_task_rows(run, tasks=TASKS, max_whole_rows=100)
     check_settings(rows, encodings=[Encoding.OUTPUT, Encoding.CONCAT], num_clusters=[2, 6])
-    with pytest.raises(ElicitError, match=r"asks for 7 clusters.*only 6 distinct"):
+    with pytest.raises(ElicitError, match=r"asks for 7 clusters.*only 6 distinct") as caught:
         check_settings(rows, encodings=[Encoding.OUTPUT], num_clusters=[2, 7])
+    assert "\n" not in str(caught.value)
