@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--types", type=int, default=3, help="reaction types")
     parser.add_argument("--splits", nargs="+", default=["test"], help="splits to answer")
     parser.add_argument("--tasks", nargs="+", default=list(Task), help="tasks to answer")
+    parser.add_argument("--no-spellings", action="store_true", help="reaction types alone")
     parser.add_argument("--max-output-tokens", type=int, default=128)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -58,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "num_beams": options.beams,
             "num_reaction_types": options.types,
         },
-        "2 spellings": {"num_beams": half, "num_spellings": 2},
-        "both": {"num_beams": half, "num_reaction_types": options.types, "num_spellings": 2},
     }
+    if not options.no_spellings:
+        ways["2 spellings"] = {"num_beams": half, "num_spellings": 2}
+        ways["both"] = ways["2 spellings"] | {"num_reaction_types": options.types}
     scored, answered, clusters = {}, {}, [row["reaction_key"] for row in rows]
     for name, settings in ways.items():
         predictor = Predictor(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TokenIds = tuple[int, ...]
 
+_LEAST_PROBABILITY = 0.01
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -71,7 +73,8 @@ def make_variants(
 
     The beams of a spelling are shared out among its types by probability, each beam to the type
     with the largest quotient of probability and beams it would then have (D'Hondt), so that an
-    input whose type is certain is decoded as it would be under that type alone.
+    input whose type is certain is decoded as it would be under that type alone. Types below 1 %
+    are left out, which bounds the cost: the sum is short by their probability at most.
 
     Args:
         probabilities: Of each reaction type; None where LLM-RT was not asked.
@@ -86,7 +89,9 @@ def make_variants(
     if probabilities is None:
         types: list[tuple[int | None, float]] = [(reaction_type, 1.0)]
     else:
-        order = np.argsort(-np.asarray(probabilities), kind="stable")[:num_reaction_types]
+        ranked = np.argsort(-np.asarray(probabilities), kind="stable")[:num_reaction_types]
+        order = [place for place in ranked if probabilities[place] >= _LEAST_PROBABILITY]
+        order = order or [ranked[0]]
         total = sum(probabilities[int(place)] for place in order)
         types = [(int(place), probabilities[int(place)] / total) for place in order]
     beams = share_beams([weight for _, weight in types], num_beams=num_beams)

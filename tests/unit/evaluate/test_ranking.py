@@ -119,10 +119,17 @@ def test_weights_sum_to_one_and_no_beam_is_lost(weights, num_beams, num_types, n
     )
     assert sum(each.weight for each in variants) == pytest.approx(1)
     assert sum(each.num_beams for each in variants) == num_beams * num_spellings
-    assert len(variants) == min(num_types, len(weights)) * num_spellings
+    asked = sorted(probabilities)[-num_types:]
+    assert len(variants) == sum(each >= 0.01 for each in asked) * num_spellings
     first = variants[0]
     assert probabilities[first.reaction_type] == max(probabilities)
     assert first.num_beams == max(each.num_beams for each in variants)
+
+
+def test_types_of_no_weight_cost_nothing():
+    settings = {"num_beams": 5, "num_reaction_types": 3, "num_spellings": 1}
+    variants = make_variants([0.004, 0.991, 0.005], reaction_type=None, **settings)
+    assert variants == [Variant(0, 1, 1.0, 5)]
 
 
 def test_without_probabilities_the_given_type_is_certain():
