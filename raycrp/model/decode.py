@@ -15,6 +15,7 @@ from raycrp.model.encode import (
     pad_rows,
     tokenize_texts,
 )
+from raycrp.model.incremental import score_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -230,21 +231,18 @@ def _score_rows(
     rows: Sequence[Sequence[tuple[int, ...]]],
 ) -> list[float]:
     """Scores of the answers of all rows, one after the other."""
-    owners = torch.tensor([i for i, answers in enumerate(rows) for _ in answers], device=ids.device)
-    flat = [answer for answers in rows for answer in answers]
-    labels, is_real = pad_rows(flat, pad_id=0, device=ids.device)
-    start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
+    num_answers = max(map(len, rows))
+    flat = [ids for answers in rows for ids in (*answers, *[(0,)] * (num_answers - len(answers)))]
+    tokens, is_real = pad_rows(flat, pad_id=0, device=ids.device)
+    shape = (len(rows), num_answers, -1)
     with evaluating(model):
-        states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-        logits = model(
-            encoder_outputs=(states[owners],),
-            attention_mask=mask[owners],
-            decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1),
-            use_cache=False,
-        ).logits
-        steps = torch.log_softmax(logits.float(), dim=-1).gather(2, labels[..., None]).squeeze(2)
-        scores: list[float] = (steps * is_real).sum(dim=1).tolist()
-    return scores
+        steps = score_tokens(model, ids=ids, mask=mask, tokens=tokens.view(shape))
+        totals = (steps * is_real.view(shape)).sum(dim=2).tolist()
+    return [
+        score
+        for answers, scores in zip(rows, totals, strict=True)
+        for score in scores[: len(answers)]
+    ]
 
 
 def _beam_settings(

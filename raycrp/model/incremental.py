@@ -157,6 +157,74 @@ class IncrementalDecoder:
         return attended
 
 
+def score_tokens(
+    model: "T5ForConditionalGeneration",
+    *,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    tokens: torch.Tensor,
+) -> torch.Tensor:
+    """Log-probabilities of given answers, all of their tokens in one pass.
+
+    As in the search, the encoder's keys and values exist once a row, not once an answer.
+
+    Args:
+        model: A T5 in evaluation mode.
+        ids: Padded input ids, shape ``(rows, length)``.
+        mask: 1 at real tokens, shape ``(rows, length)``.
+        tokens: Answers to each row, padded, shape ``(rows, answers, steps)``.
+
+    Returns:
+        Log-probability of each token after those before it, float32, shaped as ``tokens``.
+    """
+    decoder: Any = model.decoder
+    states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    lowest = torch.finfo(states.dtype).min
+    cross_bias = (mask[:, None, None, :] == 0).to(states.dtype) * lowest
+    rows, answers, steps = tokens.shape
+    start = torch.full_like(tokens[..., :1], model.config.decoder_start_token_id)
+    fed = torch.cat([start, tokens[..., :-1]], dim=2)
+    hidden = model.shared(fed).flatten(end_dim=1)
+    bias = _causal_bias(decoder.block[0].layer[0].SelfAttention, steps, like=hidden)
+    for block in decoder.block:
+        layer, attention = block.layer[0], block.layer[0].SelfAttention
+        normed = layer.layer_norm(hidden)
+        queries, keys, values = (
+            _split_heads(attention, project(normed))
+            for project in (attention.q, attention.k, attention.v)
+        )
+        hidden = hidden + attention.o(_attend(queries, keys, values, bias=bias))
+        layer, attention = block.layer[1], block.layer[1].EncDecAttention
+        side_by_side = layer.layer_norm(hidden).view(rows, answers * steps, -1)
+        mixed = _attend(
+            _split_heads(attention, attention.q(side_by_side)),
+            _split_heads(attention, attention.k(states)),
+            _split_heads(attention, attention.v(states)),
+            bias=cross_bias,
+        )
+        hidden = hidden + attention.o(mixed).view_as(hidden)
+        hidden = block.layer[2](hidden)
+    hidden = decoder.final_layer_norm(hidden)
+    if model.config.scale_decoder_outputs:
+        hidden = hidden * model.config.d_model**-0.5
+    scores = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)
+    return scores.view(rows, answers, steps, -1).gather(3, tokens[..., None]).squeeze(3)
+
+
+def _causal_bias(attention: Any, steps: int, *, like: torch.Tensor) -> torch.Tensor:
+    """Relative position bias at earlier steps, as good as minus infinity at later ones."""
+    places = torch.arange(steps, device=like.device)
+    distances = places[None, :] - places[:, None]
+    buckets = attention._relative_position_bucket(
+        distances,
+        bidirectional=False,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    position = attention.relative_attention_bias(buckets).permute(2, 0, 1).to(like.dtype)
+    return position.masked_fill(distances > 0, torch.finfo(like.dtype).min)[None]
+
+
 def _split_heads(attention: Any, projected: torch.Tensor) -> torch.Tensor:
     rows, length, _ = projected.shape
     return projected.view(rows, length, attention.n_heads, -1).transpose(1, 2)
