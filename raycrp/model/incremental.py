@@ -207,7 +207,7 @@ def score_tokens(
     hidden = decoder.final_layer_norm(hidden)
     if model.config.scale_decoder_outputs:
         hidden = hidden * model.config.d_model**-0.5
-    scores = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)
+    scores: torch.Tensor = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)
     return scores.view(rows, answers, steps, -1).gather(3, tokens[..., None]).squeeze(3)
 
 
