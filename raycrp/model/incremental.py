@@ -221,7 +221,8 @@ def _causal_bias(attention: Any, steps: int, *, like: torch.Tensor) -> torch.Ten
         num_buckets=attention.relative_attention_num_buckets,
         max_distance=attention.relative_attention_max_distance,
     )
-    position = attention.relative_attention_bias(buckets).permute(2, 0, 1).to(like.dtype)
+    position: torch.Tensor = attention.relative_attention_bias(buckets)
+    position = position.permute(2, 0, 1).to(like.dtype)
     return position.masked_fill(distances > 0, torch.finfo(like.dtype).min)[None]
 
 
