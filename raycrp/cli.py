@@ -309,6 +309,9 @@ def submit(
         int, typer.Option(min=0, help="Times a lost driver is started again.")
     ] = 3,
     max_size_mib: Annotated[int, typer.Option(min=1, help="Largest working tree sent.")] = 100,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Last stage wanted, such as elicit.")
+    ] = None,
 ) -> None:
     """Send a run to a Ray cluster as a job, and follow it."""
     from raycrp.submit import SubmitOptions, submit_run
@@ -322,7 +325,11 @@ def submit(
         max_bytes=max_size_mib * 2**20,
     )
     outcome = submit_run(
-        paths, overrides, options=options, echo=lambda text: print(text, end="", flush=True)
+        paths,
+        overrides,
+        options=options,
+        echo=lambda text: print(text, end="", flush=True),
+        until=_parse_stage(until) if until else None,
     )
     if not no_wait and outcome.status != "SUCCEEDED":
         raise typer.Exit(code=2 if outcome.exit_code == 2 else 1)
@@ -395,6 +402,15 @@ def _print_outcome(run: "RunFolder", stage: "Stage") -> None:
     if stage in ("evaluate", "report"):
         print(run.read_bytes("evaluate/scores.md").decode())
     print(f"{stage}: {run.path('report/index.html' if stage == 'report' else stage)}")
+
+
+def _parse_stage(name: str) -> "Stage":
+    from raycrp.plan import Stage
+
+    try:
+        return Stage(name)
+    except ValueError:
+        raise ConfigError(f"no stage '{name}'; there are {', '.join(Stage)}") from None
 
 
 def _load(arguments: list[str]) -> "Config":

@@ -18,6 +18,7 @@ import tenacity
 from raycrp.config import Config, load_config
 from raycrp.errors import ClusterError, ConfigError
 from raycrp.job_client import connect_to_jobs, job_address
+from raycrp.plan import Stage
 from raycrp.working_tree import EXCLUDES, MAX_BYTES, check_size, files_to_send
 
 logger = logging.getLogger(__name__)
@@ -76,13 +77,19 @@ class Outcome:
 
 
 def submit_run(
-    paths: Sequence[str], overrides: Sequence[str], *, options: SubmitOptions, echo: Echo
+    paths: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    options: SubmitOptions,
+    echo: Echo,
+    until: Stage | None = None,
 ) -> Outcome:
     """Send ``raycrp run`` to a cluster.
 
     Args:
         paths: YAML files inside the working tree.
         overrides: ``section.key=value`` settings.
+        until: The last stage wanted; all if None.
         options: How it is sent and followed.
         echo: Shows lines to the user.
 
@@ -98,7 +105,7 @@ def submit_run(
     check_settings(config, files=sizes)
     inside = [_path_inside(path, tree=options.working_dir, files=sizes) for path in paths]
     return submit_entrypoint(
-        ["python", "-m", "raycrp", "run", *inside, *overrides],
+        ["python", "-m", "raycrp", until.value if until else "run", *inside, *overrides],
         name=config.run.name,
         storage=config.run.storage,
         options=options,

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 # Tests are imported by path, so modules beside them are found only if their folder is named.
 sys.path.insert(0, str(Path(__file__).parent))
 
-TIMEOUT_S = 60
+TIMEOUT_S = 150
 
 
 class Page:
@@ -43,7 +43,7 @@ class Page:
     def wait_for_figure(self, name):
         script = f"""
           const plot = document.querySelector("#{name} .js-plotly-plot, #{name}.js-plotly-plot");
-          return !!plot?.data && !!plot.querySelector(".main-svg .plot > *");
+          return !!plot?.data && !!plot.querySelector(".overplot .mlayer");
         """
         self.wait_for(lambda: self.ask(script))
 

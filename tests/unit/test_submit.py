@@ -7,6 +7,7 @@ import pytest
 from raycrp import submit
 from raycrp.config import load_config
 from raycrp.errors import ClusterError, ConfigError
+from raycrp.plan import Stage
 from raycrp.submit import (
     SubmitOptions,
     check_settings,
@@ -190,17 +191,21 @@ class TestSettings:
         with pytest.raises(ConfigError, match=r"a\.yaml does not go along"):
             submit_run([str(path)], [], options=SubmitOptions(working_dir=tree), echo=print)
 
-    def test_a_run_is_sent_with_paths_as_the_job_sees_them(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(("until", "word"), [(None, "run"), (Stage.ELICIT, "elicit")])
+    def test_a_run_is_sent_with_paths_as_the_job_sees_them(
+        self, tmp_path, monkeypatch, until, word
+    ):
         cluster = Cluster(([DONE], [], ""))
         monkeypatch.setattr(submit, "connect_to_jobs", lambda address: cluster)
         (tmp_path / "configs").mkdir()
         (tmp_path / "configs" / "a.yaml").write_text("run: {name: demo}\n")
         options = SubmitOptions(working_dir=tmp_path, checks_storage=False, waits=False)
         overrides = ["run.storage=/mnt/r", "data.paths=['/mnt/a b.zip']"]
-        submit_run([str(tmp_path / "configs" / "a.yaml")], overrides, options=options, echo=len)
+        path = str(tmp_path / "configs" / "a.yaml")
+        submit_run([path], overrides, options=options, echo=len, until=until)
         [(job_id, entrypoint)] = cluster.sent
         assert shlex.split(entrypoint) == (
-            ["python", "-m", "raycrp", "run", "configs/a.yaml", *overrides]
+            ["python", "-m", "raycrp", word, "configs/a.yaml", *overrides]
         )
         assert job_id.startswith("demo-")
 
