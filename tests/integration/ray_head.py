@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 TOKEN = "0123456789abcdef" * 4
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 240
 
 
 class Head:
@@ -31,6 +31,8 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_API_SERVER_ADDRESS": self.address,
+            # On a busy machine a node would end itself before its agents have started.
+            "RAY_agent_register_timeout_ms": "300000",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         options = [
