@@ -31,7 +31,7 @@ from raycrp.run import RunFolder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-_TICK_MS = 1_000
+_TICK_MS = 2_000
 _TEXTS = (
     *("head", "notice", "stages", "counts", "sweep-empty", "training-empty", "training-lead"),
     *("choice", "trials", "cards"),
@@ -116,23 +116,33 @@ def _add_updates(app: Any, follower: Follower) -> None:
     outputs = [dash.Output(name, "children") for name in _TEXTS]
     outputs += [dash.Output(name, "figure") for name in _FIGURES]
 
+    # A look is small and apart from the rest: of two requests for the same outputs Dash drops the
+    # earlier answer, and a viewer's choice must not be lost to the next tick.
     @app.callback(  # type: ignore[untyped-decorator]
         dash.Output("version", "data"),
-        *outputs,
         dash.Input("tick", "n_intervals"),
-        dash.Input("task", "value"),
-        dash.Input("metric", "value"),
         dash.State("version", "data"),
         prevent_initial_call=True,
     )
-    def update(_ticks: int, task: str, metric: str, known: int) -> Any:
-        version, snapshot = follower.latest()
-        if dash.ctx.triggered_id == "tick" and version == known:
+    def look(_ticks: int, known: int) -> int:
+        version, _ = follower.latest()
+        if version == known:
             raise dash.exceptions.PreventUpdate
+        return version
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        *outputs,
+        dash.Input("version", "data"),
+        dash.Input("task", "value"),
+        dash.Input("metric", "value"),
+        prevent_initial_call=True,
+    )
+    def update(_version: int, task: str, metric: str) -> Any:
+        _, snapshot = follower.latest()
         parts = shared_parts(snapshot) | task_parts(snapshot, task=task)
         graphs = sweep_figures(snapshot, task=task, metric=metric) | training_figures(snapshot)
         texts = [parts[name] for name in _TEXTS]
-        return version, *texts, *(graphs[name] for name in _FIGURES)
+        return *texts, *(graphs[name] for name in _FIGURES)
 
     @app.callback(  # type: ignore[untyped-decorator]
         dash.Output("task", "options"),

@@ -15,7 +15,7 @@ import raycrp
 from raycrp.run import RunFolder
 from raycrp.status import describe_run
 
-pytestmark = [pytest.mark.integration, pytest.mark.e2e]
+pytestmark = [pytest.mark.integration, pytest.mark.e2e, pytest.mark.slow]
 
 TIMEOUT_S = 300
 CONFIG = """

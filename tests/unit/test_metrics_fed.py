@@ -1,4 +1,4 @@
-"""Every declared metric is fed: by a call in a stage, or by one of the functions that set several."""
+"""Every declared metric is fed: by a call in a stage, or by a function that sets several."""
 
 import ast
 from pathlib import Path
