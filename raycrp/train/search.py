@@ -118,7 +118,8 @@ def _run_tune(
     most_rows = max(_rows_to_see(settings.train, trial, num_rows=num_rows) for trial in trials)
     scheduler = tune.schedulers.ASHAScheduler(
         time_attr=_ROWS,
-        max_t=most_rows,
+        # ASHA kills a trial that reaches its end before training has cleaned up after itself.
+        max_t=most_rows + 1,
         grace_period=max(1, round(section.first_rung * most_rows)),
         reduction_factor=section.reduction,
     )

@@ -50,7 +50,8 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(settings):
     """The best trial's settings, after a search on one CPU."""
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="warning")
+    # Without the dashboard Ray Train does not give back the CPUs of a trial that was stopped.
+    ray.init(num_cpus=1, include_dashboard=True, dashboard_port=0, logging_level="warning")
     yield search_training(settings)
     ray.shutdown()
 
