@@ -1,6 +1,8 @@
 # make demo   runs the main job on the embedded default and leaves a report
 # make test   lint and tests
 # make setup  makes .venv from constraints.txt; the others do it themselves
+# make chaos, test-slow, browser-test, dashboards-test           longer tests
+# make bench-elicit, bench-train, bench-predict REAL_DATA=folder measurements on real reactions
 
 PYTHON ?= python3
 VENV := .venv
