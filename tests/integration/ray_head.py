@@ -76,8 +76,11 @@ class Head:
                 urllib.request.urlopen(request, timeout=5).close()
             except OSError:
                 time.sleep(0.2)
-            else:
+                continue
+            # The dashboard answers before the node is known, and a busy node may yet give up.
+            if "Ray runtime started" in self._log.read_text():
                 return
+            time.sleep(0.2)
 
 
 def ray_command(*words):
