@@ -32,7 +32,13 @@ def test_annotations_of_held_out_rows_do_not_depend_on_their_outputs(finished, c
     shutil.copytree(plain.path("data"), noisy.path("data"))
     for split in HELD_OUT:
         replace_outputs(noisy, split)
-    result = command_line("annotate", str(CONFIG), f"run.storage={command_line.storage}")
+    result = command_line(
+        "annotate",
+        str(CONFIG),
+        f"run.storage={command_line.storage}",
+        "embed.num_actors=0",
+        "annotate.num_actors=0",
+    )
     assert result.returncode == 0, result.stderr[-4000:]
     for split in HELD_OUT:
         before, after = (

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -122,6 +124,10 @@ def test_bad_molecules_are_named_and_the_others_are_answered(finished):
 
 
 def test_a_run_killed_while_it_trains_ends_like_an_unbroken_one(finished, command_line):
+    shutil.copytree(finished[0].storage / "tiny", command_line.storage / "tiny")
+    for stage in (Stage.TRAIN, Stage.EVALUATE, Stage.REPORT):
+        shutil.rmtree(command_line.run_folder.path(stage))
+    shutil.rmtree(command_line.run_folder.path("model"))
     # The best weights appear with the first validation, after a quarter of the steps.
     command_line.run_and_kill("train/best", delay_s=0)
     result = command_line.run()
