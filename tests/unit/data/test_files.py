@@ -117,6 +117,7 @@ def test_lines_leave_out_blank_ones(tmp_path):
         (b'[{"id": 1}, {"id": 2', "element 2 of the JSON array is broken"),
         (b'[{"id": 1}, {"id" 2}, {"id": 3}]', "element 2 of the JSON array is broken"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",
 )
 def test_files_that_hold_no_rows(tmp_path, content, message):
     path = tmp_path / "rows.jsonl"
