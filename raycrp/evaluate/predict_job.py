@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,6 +27,7 @@ from raycrp.evaluate.inputs import InputRow, InputSource, iter_inputs
 from raycrp.evaluate.model_folder import MODEL_FILE, ModelFolder
 from raycrp.evaluate.outputs import answers_table, encode_answers, split_rejects
 from raycrp.evaluate.predict import Predictor
+from raycrp.evaluate.predict_settings import JobSettings, PredictSettings
 from raycrp.evaluate.target import Outcome, PredictionTarget
 from raycrp.ray_data import Shard, map_shards, read_shard
 from raycrp.run import RunFolder
@@ -39,48 +40,6 @@ _INPUTS, _NEW_INPUTS, _ANSWERS, _JOB = "inputs", "inputs.new", "answers", "job.j
 _NO_INPUTS = "no inputs: give SMILES, or a file with --input"
 _BROKEN_ROW = "broken_row"
 _PRINTED_TOGETHER = 64
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """What decides the answers.
-
-    Args:
-        task: The task.
-        top_k: Different answers for each input.
-        num_beams: Beams of each spelling.
-        num_reaction_types: Reaction types ranked together.
-        num_spellings: Spellings that vote.
-        round_trip: Whether answers to retrosynthesis are asked for their round trip.
-        max_output_tokens: Longest answer in tokens; that of training if None.
-    """
-
-    task: str
-    top_k: int = 5
-    num_beams: int = 5
-    num_reaction_types: int = 1
-    num_spellings: int = 1
-    round_trip: bool = True
-    max_output_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class JobSettings:
-    """How a job is carried out.
-
-    Args:
-        rows_per_block: Rows of a block: the unit of work, retry and resume.
-        num_actors: Actors that predict at once.
-        gpus_per_actor: GPUs of each actor.
-        num_cpus: CPUs of a Ray started here; all of the machine's if None.
-        device: Where the models run.
-    """
-
-    rows_per_block: int = 1_024
-    num_actors: int = 1
-    gpus_per_actor: float = 0
-    num_cpus: int | None = None
-    device: Device = Device.AUTO
 
 
 def print_predictions(

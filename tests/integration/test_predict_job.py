@@ -18,7 +18,8 @@ from raycrp.errors import DataError, ModelError
 from raycrp.evaluate import predict_job
 from raycrp.evaluate.inputs import InputSource
 from raycrp.evaluate.predict import Predictor
-from raycrp.evaluate.predict_job import JobSettings, PredictSettings, run_predict_job
+from raycrp.evaluate.predict_job import run_predict_job
+from raycrp.evaluate.predict_settings import JobSettings, PredictSettings
 
 pytestmark = pytest.mark.integration
 
@@ -184,7 +185,8 @@ import resource, sys
 from pathlib import Path
 from raycrp.choices import Device
 from raycrp.evaluate.inputs import InputSource
-from raycrp.evaluate.predict_job import JobSettings, PredictSettings, run_predict_job
+from raycrp.evaluate.predict_job import run_predict_job
+from raycrp.evaluate.predict_settings import JobSettings, PredictSettings
 
 model, inputs, output = map(Path, sys.argv[1:])
 outcome = run_predict_job(

@@ -55,7 +55,7 @@ def test_it_names_the_very_files_that_ray_packs(tree, tmp_path_factory):
 
 def test_this_project_sends_its_code_and_settings_alone():
     sent = set(files_to_send(ROOT))
-    assert {"raycrp/data/__init__.py", "raycrp/cli.py", "tune_configs/paper.yaml"} <= sent
+    assert {"raycrp/data/__init__.py", "raycrp/cli/__init__.py", "tune_configs/paper.yaml"} <= sent
     assert not [name for name in sent if name.startswith(("runs/", "data/", "tests/", ".venv/"))]
 
 
