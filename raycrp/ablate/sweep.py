@@ -28,6 +28,7 @@ from raycrp.pipeline import run_pipeline
 from raycrp.plan import Stage, stage_statuses
 from raycrp.run import RunFolder
 from raycrp.session import connected_ray
+from raycrp.tune_job import run_tune_job
 
 RAY_STORAGE = "ablate/tune"
 _TRIAL_MEMORY_BYTES = 2**20
@@ -88,34 +89,23 @@ def _run_tune(
 ) -> None:
     section = config.ablate
     trainable = tune.with_parameters(_run_in_tune, settings=config, digest=digest)
-    resources = {"cpu": section.cpus_per_trial, "memory": _TRIAL_MEMORY_BYTES}
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
-        param_space={"trial": tune.grid_search([describe_trial(trial) for trial in trials])},
+    run_tune_job(
+        trainable,
+        points=[describe_trial(trial) for trial in trials],
+        name_of=lambda point: parse_trial(point).trial_id,
+        resources={"cpu": section.cpus_per_trial, "memory": _TRIAL_MEMORY_BYTES},
         tune_config=tune.TuneConfig(
             metric="exact_top1",
             mode="max",
             max_concurrent_trials=section.max_concurrent_trials,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
         ),
-        run_config=tune.RunConfig(
-            name=f"attempt-{len(run.list_names(RAY_STORAGE)):03d}",
-            storage_path=run.path(RAY_STORAGE),
-            storage_filesystem=run.filesystem,
-            failure_config=tune.FailureConfig(max_failures=section.max_failures),
-            callbacks=[_ProgressLines(num_done, num_done + len(trials))],
-            verbose=0,
-        ),
+        callback=_ProgressLines(num_done, num_done + len(trials)),
+        run=run,
+        folder=RAY_STORAGE,
+        error=RunError,
+        max_failures=section.max_failures,
     )
-    errors = tuner.fit().errors
-    if errors:
-        reason = str(errors[0]).strip().splitlines()[-1]
-        raise RunError(
-            f"{len(errors)} of {len(trials)} models failed, the first with: {reason}; what has "
-            "finished is kept, so that the same command runs the rest"
-        ) from errors[0]
 
 
 def _run_in_tune(config: Mapping[str, Any], *, settings: Config, digest: str) -> None:
@@ -129,10 +119,6 @@ def _run_in_tune(config: Mapping[str, Any], *, settings: Config, digest: str) ->
     scores = run.read_json("evaluate/scores.json")
     best_known = scores.get("all") or next(iter(scores.values()))
     tune.report({"exact_top1": best_known["strict"]["exact_top1"]["value"]})
-
-
-def _trial_name(tune_trial: Any) -> str:
-    return parse_trial(tune_trial.config["trial"]).trial_id
 
 
 class _ProgressLines(tune.Callback):
@@ -150,6 +136,6 @@ class _ProgressLines(tune.Callback):
             "ablate: %d of %d models done, %s: exact match %.3f",
             self._num_done,
             self._num_trials,
-            _trial_name(trial),
+            str(trial),
             result.get("exact_top1", float("nan")),
         )

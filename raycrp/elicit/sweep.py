@@ -21,6 +21,7 @@ from raycrp.elicit.select import Selection
 from raycrp.elicit.trial import Record, Trial, TrialSettings, describe_trial, parse_trial, run_trial
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
+from raycrp.tune_job import run_tune_job
 
 logger = logging.getLogger(__name__)
 
@@ -123,34 +124,23 @@ def _run_tune(
     run: RunFolder,
     board: SweepBoard,
 ) -> None:
-    request = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, request),
-        param_space={"trial": tune.grid_search([describe_trial(trial) for trial in trials])},
+    run_tune_job(
+        trainable,
+        points=[describe_trial(trial) for trial in trials],
+        name_of=lambda point: parse_trial(point).trial_id,
+        resources={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
         tune_config=tune.TuneConfig(
             metric="accuracy",
             mode="max",
             max_concurrent_trials=resources.max_concurrent_trials,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
         ),
-        run_config=tune.RunConfig(
-            name=f"attempt-{len(run.list_names(RAY_STORAGE)):03d}",
-            storage_path=run.path(RAY_STORAGE),
-            storage_filesystem=run.filesystem,
-            failure_config=tune.FailureConfig(max_failures=resources.max_failures),
-            callbacks=[board],
-            verbose=0,
-        ),
+        callback=board,
+        run=run,
+        folder=RAY_STORAGE,
+        error=ElicitError,
+        max_failures=resources.max_failures,
     )
-    errors = tuner.fit().errors
-    if errors:
-        reason = str(errors[0]).strip().splitlines()[-1]
-        raise ElicitError(
-            f"{len(errors)} of {len(trials)} trials failed, the first with: {reason}; "
-            "what has finished is kept, so that the same command runs the rest"
-        ) from errors[0]
 
 
 def _warn_if_too_large(resources: SweepResources) -> None:
@@ -168,10 +158,6 @@ def _warn_if_too_large(resources: SweepResources) -> None:
             resources.cpus_per_trial,
             resources.gpus_per_trial,
         )
-
-
-def _trial_name(tune_trial: Any) -> str:
-    return parse_trial(tune_trial.config["trial"]).trial_id
 
 
 def _fingerprint(rows: Mapping[Task, TaskRows], settings: TrialSettings) -> str:

@@ -27,6 +27,7 @@ from raycrp.train.attempts import METRICS_FILE
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.worker import BEST_DIR, EVENTS_DIR, RESULT_FILE
+from raycrp.tune_job import run_tune_job
 
 SEARCH_DIR = "train/search"
 TRIALS_FILE = f"{SEARCH_DIR}/trials.parquet"
@@ -126,36 +127,20 @@ def _run_tune(
     concurrent = section.max_concurrent_trials or _trials_that_fit(settings.train)
     logger.info("train: searching %d trials, %d at once", len(trials), concurrent)
     by_name = {trial.name: trial for trial in trials}
-    tuner = tune.Tuner(
+    run_tune_job(
+        tune.with_parameters(_run_trial, settings=settings, trials=by_name),
+        points=list(by_name),
+        name_of=str,
         # The workers take the CPUs; the trial only waits, but Tune wants it to ask for something.
-        tune.with_resources(
-            tune.with_parameters(_run_trial, settings=settings, trials=by_name),
-            {"cpu": 0, "memory": 1},
-        ),
-        param_space={"trial": tune.grid_search(list(by_name))},
+        resources={"cpu": 0, "memory": 1},
         tune_config=tune.TuneConfig(
-            metric=_LOSS,
-            mode="min",
-            scheduler=scheduler,
-            max_concurrent_trials=concurrent,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            metric=_LOSS, mode="min", scheduler=scheduler, max_concurrent_trials=concurrent
         ),
-        run_config=tune.RunConfig(
-            name=f"attempt-{len(run.list_names(_RAY_DIR)):03d}",
-            storage_path=run.path(_RAY_DIR),
-            storage_filesystem=run.filesystem,
-            callbacks=[_Follower(settings, by_name)],
-            verbose=0,
-        ),
+        callback=_Follower(settings, by_name),
+        run=run,
+        folder=_RAY_DIR,
+        error=TrainError,
     )
-    errors = tuner.fit().errors
-    if errors:
-        reason = str(errors[0]).strip().splitlines()[-1]
-        raise TrainError(
-            f"{len(errors)} of {len(trials)} trials failed, the first with: {reason}; what has "
-            "been trained is kept, so that the same command goes on"
-        ) from errors[0]
 
 
 def _run_trial(
@@ -295,7 +280,3 @@ def _trials_that_fit(train: TrainConfig) -> int:
 
     kind, each = ("GPU", 1.0) if train.use_gpu else ("CPU", train.cpus_per_worker)
     return max(1, int(ray.cluster_resources().get(kind, 0) // (each * train.max_workers)))
-
-
-def _trial_name(tune_trial: Any) -> str:
-    return str(tune_trial.config["trial"])
