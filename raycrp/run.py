@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,7 +113,8 @@ class RunFolder:
         """Write a file that appears whole or not at all."""
         self._check_own(relative)
         if self.is_local:
-            _replace_file(Path(self.path(relative)), data)
+            with whole_file(Path(self.path(relative))) as stream:
+                stream.write(data)
             return
         with self.filesystem.open_output_stream(self.path(relative)) as stream:
             stream.write(data)
@@ -225,12 +226,20 @@ def share_stages(run: RunFolder, *, stages: Sequence[str], base: RunFolder) -> R
     return RunFolder(run.storage, run.name)
 
 
-def _replace_file(path: Path, data: bytes) -> None:
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A local file to write, which takes the place of ``path`` when the block ends.
+
+    It appears whole or not at all: where the block fails, what was there stays.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(scratch).chmod(0o644)

@@ -5,6 +5,7 @@ Rows flow through in chunks, so that memory holds distinct molecules but never a
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -98,7 +99,9 @@ def clean_rows(
     """
     watch = _NotationWatch()
     waiting: deque[list[_Draft]] = deque()
-    with MoleculeReader(max_chars=max_molecule_chars, num_processes=num_processes) as reader:
+    with closing(
+        MoleculeReader(max_chars=max_molecule_chars, num_processes=num_processes)
+    ) as reader:
         for chunk in _chunks(rows):
             drafts = [_draft_row(row, tasks) for row in chunk]
             reader.request(key for draft in drafts for key in draft.molecules())

@@ -10,8 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import connection
-from types import TracebackType
-from typing import Self
 
 from raycrp.chem.molecules import (
     MoleculeError,
@@ -47,15 +45,8 @@ class MoleculeReader:
         self._requests: deque[list[tuple[Notation, list[str], Future[list[_Result]]]]] = deque()
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the worker processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 

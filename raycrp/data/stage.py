@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def run_data(config: Config, run: RunFolder, *, words: Sequence[str]) -> dict[st
     started = time.monotonic()
     data = config.data
     with tempfile.TemporaryDirectory(prefix="raycrp-data-") as scratch:
-        with RejectTable(Path(scratch) / "rejects.parquet", run=run) as rejects:
+        with closing(RejectTable(Path(scratch) / "rejects.parquet", run=run)) as rejects:
             clean = _clean_source(config, rejects, Path(scratch) / "clean.arrow")
             num_in = len(clean) + len(rejects)
             _check_usable(rejects, data, num_in=num_in, where=run.uri(REJECTS_PATH))
@@ -101,7 +102,7 @@ def _clean_source(config: Config, rejects: RejectTable, path: Path) -> CleanTabl
         num_processes=config.data.num_processes or config.run.num_cpus,
     )
     next_line = time.monotonic() + _PROGRESS_S
-    with CleanTable(path) as clean:
+    with closing(CleanTable(path)) as clean:
         for row in rows:
             if isinstance(row, CleanRow):
                 clean.add(row)

@@ -4,8 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,17 +64,9 @@ class CleanTable:
         self._reactions = ReactionIndex()
         self.num_repaired = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._flush()
+    def close(self) -> None:
+        """Write what is left; rows can be read from then on."""
+        self._flush()
         self._writer.close()
 
     def __len__(self) -> int:
@@ -129,11 +120,11 @@ class CleanTable:
 
 
 class RejectTable:
-    """Rejected rows on disk, counted by reason; in the run folder when the block ends.
+    """Rejected rows on disk, counted by reason; in the run folder when it is closed.
 
     Args:
         path: File to write.
-        run: The run folder that gets the table, whether the block fails or not.
+        run: The run folder that gets the table.
     """
 
     def __init__(self, path: Path, *, run: RunFolder) -> None:
@@ -146,15 +137,8 @@ class RejectTable:
         self.examples: dict[RejectReason, str] = {}
         self.num_unusable = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what is left, and put the table into the run folder."""
         self._flush()
         self._writer.close()
         self._run.write_bytes(REJECTS_PATH, self._path.read_bytes())

@@ -1,12 +1,10 @@
 """The output of predictions: a file that appears whole, or a folder of one file a block."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +12,7 @@ import pyarrow.parquet as pq
 from raycrp.choices import OutputFormat
 from raycrp.errors import DataError
 from raycrp.evaluate.outputs import encode_answers, encode_rejects, split_rejects
-from raycrp.run import RunFolder
+from raycrp.run import RunFolder, whole_file
 
 _SUFFIXES = {
     ".csv": OutputFormat.CSV,
@@ -92,17 +90,15 @@ class PredictionTarget:
     def _write_file(self, blocks: Iterable[pa.Table]) -> Outcome:
         rejects_path = self.path.with_name(f"{self.path.stem}.rejects{self.path.suffix}")
         outcome = Outcome()
-        with (
-            _WholeFile(self.path, self._format) as answers,
-            _WholeFile(rejects_path, self._format) as rejects,
-        ):
+        with ExitStack() as files:
+            answers = _FileWriter(self.path, encode_answers, self._format, files=files)
+            rejects = _FileWriter(rejects_path, encode_rejects, self._format, files=files)
             for table in blocks:
                 outcome = outcome.plus(table)
                 kept, rejected = split_rejects(table)
-                answers.add(kept, encode_answers)
-                rejects.add(rejected, encode_rejects)
-            if not outcome.num_rejected:
-                rejects.discard()
+                answers.add(kept)
+                if rejected.num_rows:
+                    rejects.add(rejected)
         return outcome
 
     def _write_folder(self, blocks: Iterable[pa.Table]) -> Outcome:
@@ -119,51 +115,33 @@ class PredictionTarget:
         return outcome
 
 
-class _WholeFile:
-    """A file written piece by piece under another name, which it loses when all is there."""
+class _FileWriter:
+    """Tables one behind the other in one file: begun with the first, there once ``files`` close."""
 
-    def __init__(self, path: Path, file_format: OutputFormat) -> None:
-        self._path = path
-        self._format = file_format
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        self._stream = os.fdopen(handle, "wb")
-        self._scratch = Path(scratch)
-        self._parquet: pq.ParquetWriter | None = None
-        self._is_empty = True
-        self._is_wanted = True
-
-    def add(self, table: pa.Table, encode: Callable[..., bytes]) -> None:
-        """Append a table's rows."""
-        if self._format is OutputFormat.PARQUET:
-            if self._parquet is None:
-                self._parquet = pq.ParquetWriter(self._stream, table.schema)
-            self._parquet.write_table(table)
-            return
-        data = encode(table, file_format=self._format, has_header=self._is_empty)
-        self._is_empty = False
-        self._stream.write(data)
-
-    def discard(self) -> None:
-        """Leave no file."""
-        self._is_wanted = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        path: Path,
+        encode: Callable[..., bytes],
+        file_format: OutputFormat,
+        *,
+        files: ExitStack,
     ) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        if kind is None and self._is_wanted:
-            self._scratch.chmod(0o644)
-            self._scratch.replace(self._path)
-        else:
-            self._scratch.unlink()
+        self._path = path
+        self._encode = encode
+        self._format = file_format
+        self._files = files
+        self._stream: BinaryIO | None = None
+        self._parquet: pq.ParquetWriter | None = None
+
+    def add(self, table: pa.Table) -> None:
+        """Append a table's rows."""
+        is_first = self._stream is None
+        if self._stream is None:
+            self._stream = self._files.enter_context(whole_file(self._path))
+        if self._format is not OutputFormat.PARQUET:
+            self._stream.write(self._encode(table, file_format=self._format, has_header=is_first))
+            return
+        if self._parquet is None:
+            writer = pq.ParquetWriter(self._stream, table.schema)
+            self._parquet = self._files.enter_context(writer)
+        self._parquet.write_table(table)

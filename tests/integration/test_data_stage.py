@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -333,11 +334,11 @@ def test_worker_processes_read_the_same_as_this_one(monkeypatch):
     monkeypatch.setattr(molecule_reader, "_MIN_POOL_TEXTS", 4)
     monkeypatch.setattr(molecule_reader, "_BATCH_TEXTS", 3)
     texts = ["OC", "C1", "NCC", "[Na+]", "C(C)(C)(C)(C)C", "OCC"]
-    with MoleculeReader(max_chars=100, num_processes=1) as alone:
+    with closing(MoleculeReader(max_chars=100, num_processes=1)) as alone:
         alone.request((Notation.SMILES, text) for text in texts)
         alone.collect()
         assert alone._pool is None
-    with MoleculeReader(max_chars=100, num_processes=2) as pooled:
+    with closing(MoleculeReader(max_chars=100, num_processes=2)) as pooled:
         pooled.request((Notation.SMILES, text) for text in texts)
         pooled.collect()
         assert pooled._results == alone._results

@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from raycrp.annotate.stage import run_annotate
 from raycrp.choices import Device, Task
@@ -15,15 +14,8 @@ from raycrp.model.t5 import build_tokenizer
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, TASK_ROWS, embeddings_schema
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 NUM_TYPES = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import ray
 from exported_model import NUM_TYPES, REACTIONS, write_model
 
 from raycrp.choices import Task
@@ -16,16 +15,9 @@ from raycrp.evaluate.stage import run_evaluate
 from raycrp.run import RunFolder
 from raycrp.schemas import PREDICTIONS, PROMPTS, SCORES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 
 NUM_REACTIONS = 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ pytestmark = pytest.mark.integration
 
 PARENT = """
 import sys, time
+from contextlib import closing
 from raycrp.choices import Notation
 from raycrp.data.molecule_reader import MoleculeReader
 
 if __name__ == "__main__":
-    with MoleculeReader(max_chars=1000, num_processes=2) as reader:
+    with closing(MoleculeReader(max_chars=1000, num_processes=2)) as reader:
         sizes = [(a, b) for a in range(1, 80) for b in range(1, 80)]
         reader.request((Notation.SMILES, "C" * a + "N" * b) for a, b in sizes)
         reader.collect()

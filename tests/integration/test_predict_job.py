@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import ray
 from exported_model import REACTIONS, write_model
 
 from raycrp.choices import Device
@@ -44,13 +43,6 @@ def inputs(tmp_path_factory):
     path = tmp_path_factory.mktemp("inputs") / "molecules.txt"
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
-
-
-@pytest.fixture(scope="module")
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray_head import Head, free_ports, ray_command
+from ray_head import free_ports, ray_command
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 TIMEOUT_S = 240
@@ -49,13 +49,6 @@ with metrics.stage_shown("train", run="demo"):
 
 ABSENT = ("ray_node_gpus_utilization", 'Name="GPU"')
 """Of Ray's own, and only where there is a GPU."""
-
-
-@pytest.fixture(scope="module")
-def head():
-    head = Head()
-    yield head
-    head.stop()
 
 
 @pytest.fixture(scope="module")

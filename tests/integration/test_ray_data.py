@@ -5,21 +5,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import ray
 
 from raycrp.errors import RunError
 from raycrp.ray_data import list_shards, map_shards, read_shard
 from raycrp.run import RunFolder
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 SCHEMA = pa.schema([pa.field("y", pa.int64())])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import ray
 from run_folders import make_config, write_prompted_run
 
 from raycrp.choices import InstructionChoice
@@ -39,13 +38,6 @@ def prompted(tmp_path_factory):
     return Path(folder) / "test"
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="warning")
-    yield
-    ray.shutdown()
-
-
 def make_settings(folder, **train):
     return WorkerSettings(
         run=RunFolder(str(folder.parent), folder.name),
@@ -57,7 +49,7 @@ def make_settings(folder, **train):
 
 
 @pytest.fixture(scope="module")
-def train_once(prompted, cluster, tmp_path_factory):
+def train_once(prompted, local_ray, tmp_path_factory):
     """The run folder of a whole training; each kind is trained once."""
     done = {}
 

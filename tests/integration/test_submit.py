@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ray.job_submission import JobSubmissionClient
-from ray_head import TOKEN, Head, ray_command
+from ray_head import TOKEN, ray_command
 
 from raycrp.errors import ClusterError
 from raycrp.submit import SubmitOptions, plain_command, submit_entrypoint
@@ -26,13 +26,6 @@ if not first_time.exists():
     os.kill(os.getpid(), signal.SIGKILL)
 print("done after all")
 """
-
-
-@pytest.fixture(scope="module")
-def head():
-    head = Head()
-    yield head
-    head.stop()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from raycrp.choices import Device, Preset, Task
 from raycrp.config import Backbone, Config
@@ -21,17 +20,10 @@ from raycrp.model.t5 import build_tokenizer, save_backbone
 from raycrp.run import RunFolder
 from raycrp.schemas import REACTION_TYPES, RT_CARDS, TASK_ROWS, TRIALS, embeddings_schema
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 
 NUM_ROWS = 300
 GROUPS = {"O": "=O", "N": "NC(C)=O", "Br": "O", "C(=O)O": "C(=O)OC", "c1ccccc1": "C1CCCCC1"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    ray.init(num_cpus=2, include_dashboard=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

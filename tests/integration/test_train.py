@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from run_folders import make_config, write_prompted_run
 
@@ -313,14 +312,7 @@ def test_settings_that_do_not_go_together_are_refused(start, train, message):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="warning")
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def on_ray(prompted, cluster, tmp_path_factory):
+def on_ray(prompted, local_ray, tmp_path_factory):
     """What two Ray workers leave after training."""
     folder = tmp_path_factory.mktemp("ray")
     shutil.copytree(prompted, folder / "run")
@@ -353,6 +345,6 @@ def test_checkpoint_of_two_workers_goes_on_with_one(on_ray, unbroken, start):
     assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-4)
 
 
-def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster, start):
+def test_more_workers_than_the_cluster_has_cpus_are_refused(local_ray, start):
     with pytest.raises(ClusterError, match=r"asks for 16 CPU \(16 workers\), the cluster has 2"):
         train_model(start(launcher="ray", num_workers=16))
