@@ -16,55 +16,14 @@ search_cpu_s=... search_gap=...``; the exit status is 1 where a figure misses it
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-from scipy import stats
-from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
-from sklearn.metrics.cluster import contingency_matrix
-
-from raycrp.chem.fingerprints import difference_fingerprints
-from raycrp.chem.reactions import Reaction
-from raycrp.choices import PAPER_ENCODINGS, Device, Encoding, Preset, Search, Task
-from raycrp.config import Backbone, Config
-from raycrp.elicit.clusters import Clusters, KMeansSettings, cluster_reactions
-from raycrp.elicit.features import FEATURES
-from raycrp.elicit.rows import TaskRows
-from raycrp.elicit.scores import NamingScores, measure_sizes, score_naming
-from raycrp.elicit.vectors import ArrayVectors
-from raycrp.model.encode import TextEncoder
-from raycrp.model.head import fit_head
-from raycrp.model.t5 import save_backbone
-from raycrp.model.tokenizers import prepare_tokenizer
-from raycrp.pipeline import run_pipeline
-from raycrp.plan import Stage
-from raycrp.report.agreement import ami_interval
-from raycrp.session import connected_ray
-
-DATA_FILE = "uspto50k.parquet"
-TASK = Task.RETROSYNTHESIS
-NUM_TYPES = 10
-NUM_COST_REACTIONS = 2_000
-MAX_SMALL_KMEANS_ROWS = 5_000
-MAX_NAMING_ROWS = 20_000
-ITEMS_A_PART = 2_048
+from bench.elicit_agreement import AgreementBench, best_of_paper
+from bench.elicit_cost import CostBench, Costs
+from raycrp.choices import Encoding
 
 TARGET_AMI = 0.45
-TARGET_GRID_WALL_S = 600.0
-TARGET_SEARCH_SHARE = 1 / 3
-TARGET_SEARCH_GAP = 0.01
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", default=None, help="local T5 in place of a new tiny one")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="raycrp-bench-") as scratch:
-        bench = Bench(options, folder=(options.work or Path(scratch)).resolve())
-        amis = bench.compare_encodings() if options.part != "cost" else {}
-        costs = bench.compare_searches() if options.part != "agreement" else None
+        folder = (options.work or Path(scratch)).resolve()
+        amis = measure_agreement(options, folder) if options.part != "cost" else {}
+        costs = measure_costs(options, folder) if options.part != "agreement" else None
     if not amis or costs is None:
         return 0
     best = max(amis.values())
@@ -99,366 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not is_met)
 
 
-@dataclass(frozen=True)
-class Costs:
-    """The grid and the halving search on the same rows; CPU seconds are those of their trials."""
-
-    grid_wall_s: float
-    grid_cpu_s: float
-    search_cpu_s: float
-    gap: float
-
-    @property
-    def are_met(self) -> bool:
-        """Whether the targets of time and accuracy are met."""
-        return (
-            self.grid_wall_s < TARGET_GRID_WALL_S
-            and self.search_cpu_s <= TARGET_SEARCH_SHARE * self.grid_cpu_s
-            and self.gap <= TARGET_SEARCH_GAP
-        )
-
-
-class Bench:
-    """The tables, in a folder of run folders.
-
-    Args:
-        options: The command line.
-        folder: Where runs are kept.
-    """
-
-    def __init__(self, options: argparse.Namespace, *, folder: Path) -> None:
-        self._source = options.data_dir.resolve() / DATA_FILE
-        self._num_seeds = options.seeds
-        self._max_rows = options.rows
-        self._num_rounds = options.rounds
-        self._counts = list(options.counts)
-        self._backbone = options.backbone
-        self._folder = folder
-
-    def compare_encodings(self) -> dict[Encoding, float]:
-        """Mean AMI by encoding; the other tables of the same rows are printed on the way."""
-        table = pq.read_table(self._take_reactions("all.parquet", self._max_rows))
-        rows = self._make_rows(table)
-        _, classes = np.unique(table["reaction_class"].to_numpy(), return_inverse=True)
-        self._say_what_is_measured(rows, classes)
-        amis = self._print_agreement(rows, classes)
-        print_block_wise(rows)
-        shown = {max(amis, key=amis.__getitem__), Encoding.FINGERPRINT, best_of_paper(amis)}
-        labels = {each.value: cluster(rows, each, seed=0).labels for each in sorted(shown)}
-        print_named(rows, labels | {"true classes": classes})
-        return amis
-
-    def _make_rows(self, table: pa.Table) -> TaskRows:
-        """The rows as elicitation takes them; a tenth each for D'_valid and D'_test."""
-        reactants, products = table["reactants"], table["product"]
-        texts = [*reactants.to_pylist(), *products.to_pylist()]
-        encoder = self._encoder(texts)
-        vectors = self._cached("t5", texts, make=encoder.encode, num_processes=1)
-        reactions = [
-            Reaction(before, "", after)
-            for before, after in zip(texts[: len(reactants)], texts[len(reactants) :], strict=True)
-        ]
-        outputs, inputs = np.split(vectors, 2)
-        parts = np.split(
-            np.random.default_rng(0).permutation(len(reactants)),
-            [len(reactants) // 10, len(reactants) // 5],
-        )
-        return TaskRows(
-            task=TASK,
-            row_ids=np.arange(len(reactants)),
-            reaction_keys=table["id"],
-            inputs=products,
-            outputs=reactants,
-            vectors=ArrayVectors(
-                inputs,
-                outputs,
-                features={
-                    encoding: self._cached(encoding.value, reactions, make=make, num_processes=2)
-                    for encoding, make in FEATURES.items()
-                },
-            ),
-            test=np.sort(parts[0]),
-            valid=np.sort(parts[1]),
-            train=np.sort(parts[2]),
-        )
-
-    def _encoder(self, texts: Sequence[str]) -> TextEncoder:
-        preset = None if self._backbone else Preset.TINY
-        backbone = Backbone(preset=preset, name_or_path=self._backbone)
-        folder = self._folder / "llm_rt"
-        if not folder.exists():
-            tokenizer = prepare_tokenizer(backbone, smiles=texts, words=[]).tokenizer
-            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
-                tokenizer.save_pretrained(scratch)
-                target = Path(scratch) / "model"
-                target.mkdir()
-                save_backbone(backbone, tokenizer_dir=Path(scratch), target=target, seed=0)
-                target.rename(folder)
-        return TextEncoder(folder, device=Device.AUTO, token_budget=16_384, max_tokens=512)
-
-    def _cached(
-        self,
-        name: str,
-        items: Sequence[Any],
-        *,
-        make: Callable[[Sequence[Any]], FloatArray],
-        num_processes: int,
-    ) -> FloatArray:
-        """Vectors of the items, made in parts that are kept."""
-        started = time.monotonic()
-        folder = self._folder / f"{name}-{len(items)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = {
-            folder / f"{first:08d}.npy": items[first : first + ITEMS_A_PART]
-            for first in range(0, len(items), ITEMS_A_PART)
-        }
-        missing = {path: part for path, part in parts.items() if not path.exists()}
-        if num_processes == 1:
-            made = map(make, missing.values())
-            save_parts(list(missing), made)
-        else:
-            with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-                save_parts(list(missing), pool.map(make, missing.values()))
-        print(f"{name} vectors: {time.monotonic() - started:.0f} s", flush=True)
-        return np.concatenate([np.load(path) for path in parts])
-
-    def compare_searches(self) -> Costs:
-        """The cost table."""
-        source = self._take_reactions("cost.parquet", NUM_COST_REACTIONS)
-        with connected_ray(num_cpus=2):
-            figures = {search: self._search(search, source) for search in Search}
-        grid, halving = figures[Search.GRID], figures[Search.HALVING]
-        counts = ", ".join(map(str, self._counts))
-        print(f"\n{NUM_COST_REACTIONS} reactions, task {TASK}, 4 encodings x N = {counts}, head,")
-        print(f"up to {self._num_rounds} rounds, 1 epoch each; accuracy on D'_valid, rule accuracy")
-        print(
-            f"{'search':>8} {'trials':>7} {'probes':>7} {'wall s':>8} {'CPU s':>8} {'passes':>14}"
-            f" {'best':>6}  pair"
-        )
-        for search, each in figures.items():
-            passes = f"{each['shared']} + {each['feedback']}"
-            print(
-                f"{search:>8} {each['num_trials']:>7} {each['num_probes']:>7} "
-                f"{each['seconds']:>8.1f} {each['cpu_s']:>8.1f} {passes:>14} "
-                f"{each['accuracy']:>6.3f}  {each['pair']}"
-            )
-        print("passes: of the encoder over all rows, shared by all trials + one a feedback round")
-        costs = Costs(
-            grid_wall_s=grid["seconds"],
-            grid_cpu_s=grid["cpu_s"],
-            search_cpu_s=halving["cpu_s"],
-            gap=grid["accuracy"] - halving["accuracy"],
-        )
-        print(f"the search took {costs.search_cpu_s / costs.grid_cpu_s:.2f} of the grid's CPU time")
-        return costs
-
-    def _search(self, search: Search, source: Path) -> dict[str, Any]:
-        elicit = {
-            "search": search.value,
-            "num_clusters": self._counts,
-            "max_rounds": self._num_rounds,
-            "tuning_epochs": 1,
-        }
-        config = self._config(f"cost-{search}", source, elicit=elicit)
-        run = run_pipeline(config, until=Stage.ELICIT)
-        summary = run.read_json("elicit/_SUCCESS.json")["summary"]
-        best = summary["tasks"][TASK.value]
-        return {
-            "num_trials": summary["num_trials"],
-            "num_probes": summary["num_probes"],
-            "seconds": summary["seconds"],
-            "cpu_s": summary["trial_cpu_seconds"],
-            **summary["encoder_passes"],
-            "accuracy": best["accuracy"],
-            "pair": f"{best['encoding']}, N = {best['num_clusters']}",
-        }
-
-    def _config(self, name: str, source: Path, **sections: Mapping[str, Any]) -> Config:
-        backbone = (
-            {"preset": "tiny"} if self._backbone is None else {"name_or_path": self._backbone}
-        )
-        return Config.model_validate(
-            {
-                "run": {"name": name, "storage": str(self._folder), "num_cpus": 2},
-                "model": {"llm_rt": backbone},
-                "data": {
-                    "source": "reactions",
-                    "paths": [str(source)],
-                    "tasks": [TASK.value],
-                    "columns": {"id": "id", "truth": ["reaction_class"]},
-                    # Next to all rows are clustered; D'_valid and D'_test are large, so that
-                    # accuracies compare.
-                    "validation_fraction": 0.001,
-                    "test_fraction": 0.001,
-                    "rt_valid_fraction": 0.1,
-                    "rt_test_fraction": 0.1,
-                },
-                "embed": {"num_actors": 2},
-                **sections,
-            }
-        )
-
-    def _take_reactions(self, name: str, num_rows: int | None) -> Path:
-        table = pq.read_table(self._source)
-        if num_rows is not None and num_rows < table.num_rows:
-            places = np.random.default_rng(0).choice(table.num_rows, num_rows, replace=False)
-            table = table.take(np.sort(places))
-        path = self._folder / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, path)
-        return path
-
-    def _say_what_is_measured(self, rows: TaskRows, classes: IntArray) -> None:
-        backbone = self._backbone or "a tiny T5 from scratch, not trained"
-        print(f"\n{rows.num_rows} reactions of {DATA_FILE}, {len(set(classes.tolist()))} classes")
-        print(f"T5 vectors come from {backbone}; only its text encoder is used")
-        print("the recipe of `change` was chosen with these classes in sight, among about 130,")
-        print("so that its AMI here is somewhat optimistic; the encoding itself reads none")
-
-    def _print_agreement(self, rows: TaskRows, classes: IntArray) -> dict[Encoding, float]:
-        """The table of agreement; mean AMI by encoding."""
-        seeds = range(self._num_seeds)
-        print(
-            f"\nk-means, N = {NUM_TYPES}, {self._num_seeds} seeds; AMI with its 95 % interval over"
-        )
-        print("seeds, and of the first seed over reactions; the rest is of the first seed")
-        print(
-            f"{'encoding':>24} {'AMI':>6} {'+- seeds':>9} {'+- rows':>8} {'V':>6} {'purity':>7}"
-            f" {'eff. N':>7} {'least':>7} {'CPU s':>7}"
-        )
-        means: dict[Encoding, float] = {}
-        for encoding in Encoding:
-            started = time.process_time()
-            found = [cluster(rows, encoding, seed=seed).labels for seed in seeds]
-            cpu_s = (time.process_time() - started) / len(found)
-            amis = [adjusted_mutual_info_score(classes, each) for each in found]
-            means[encoding] = float(np.mean(amis))
-            print_agreement_row(encoding, amis, found[0], classes, cpu_s)
-        return means
-
-
-def best_of_paper(amis: Mapping[Encoding, float]) -> Encoding:
-    """The paper's encoding with the highest agreement."""
-    return max(PAPER_ENCODINGS, key=lambda encoding: amis[encoding])
-
-
-def print_agreement_row(
-    encoding: Encoding,
-    amis: Sequence[float],
-    labels: IntArray,
-    classes: IntArray,
-    cpu_s: float,
-) -> None:
-    """One row of the table of agreement."""
-    table = contingency_matrix(labels, classes).astype(np.int64)
-    interval = ami_interval(table)
-    sizes = measure_sizes(labels, num_types=NUM_TYPES)
-    print(
-        f"{encoding.value:>24} {np.mean(amis):>6.3f} {half_width(amis):>9.3f} "
-        f"{(interval.high - interval.low) / 2:>8.3f} {v_measure_score(classes, labels):>6.3f} "
-        f"{table.max(axis=1).sum() / table.sum():>7.3f} {sizes.effective_types:>7.1f} "
-        f"{sizes.smallest_share:>7.3f} {cpu_s:>7.1f}",
-        flush=True,
+def measure_agreement(options: argparse.Namespace, folder: Path) -> dict[Encoding, float]:
+    """Mean AMI by encoding; its tables are printed."""
+    bench = AgreementBench(
+        options.data_dir.resolve(),
+        folder,
+        max_rows=options.rows,
+        num_seeds=options.seeds,
+        backbone=options.backbone,
     )
+    return bench.compare_encodings()
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % t interval of a mean; NaN for a single value."""
-    if len(values) < 2:
-        return float("nan")
-    factor = float(stats.t.ppf(0.975, len(values) - 1))
-    return factor * float(np.std(values, ddof=1)) / len(values) ** 0.5
-
-
-def cluster(
-    rows: TaskRows, encoding: Encoding, *, seed: int, max_whole_rows: int = 10**9
-) -> Clusters:
-    """K-means as a trial of the stage carries it out in round 0."""
-    num_init = Config().elicit.kmeans_num_init
-    return cluster_reactions(
-        rows.vectors,
-        encoding=encoding,
-        num_clusters=NUM_TYPES,
-        settings=KMeansSettings(num_init=num_init, max_whole_rows=max_whole_rows),
-        seed=seed,
+def measure_costs(options: argparse.Namespace, folder: Path) -> Costs:
+    """Costs of the searches; their table is printed."""
+    bench = CostBench(
+        options.data_dir.resolve(),
+        folder,
+        counts=options.counts,
+        num_rounds=options.rounds,
+        backbone=options.backbone,
     )
-
-
-def print_block_wise(rows: TaskRows) -> None:
-    """K-means block by block beside k-means on all rows."""
-    num_small = min(MAX_SMALL_KMEANS_ROWS, rows.num_rows // 5)
-    print(f"\nk-means block by block, centres from {num_small} rows, against all rows at once")
-    print(f"{'encoding':>24} {'AMI':>6} {'inertia ratio':>14}   AMI of two seeds, all rows at once")
-    for encoding in (Encoding.CONCAT, Encoding.FINGERPRINT, Encoding.CHANGE):
-        whole = cluster(rows, encoding, seed=0)
-        other = cluster(rows, encoding, seed=1)
-        blocks = cluster(rows, encoding, seed=0, max_whole_rows=num_small)
-        inertia = [
-            float((each.distances.astype(np.float64) ** 2).sum()) for each in (whole, blocks)
-        ]
-        agreement, of_seeds = (
-            adjusted_mutual_info_score(whole.labels, each.labels) for each in (blocks, other)
-        )
-        print(
-            f"{encoding.value:>24} {agreement:>6.3f} {inertia[1] / inertia[0]:>14.4f}   "
-            f"{of_seeds:.3f}",
-            flush=True,
-        )
-
-
-def print_named(rows: TaskRows, labels: Mapping[str, IntArray]) -> None:
-    """What a head can tell of each partition from the product alone."""
-    reactions = [Reaction("", "", product) for product in rows.inputs.to_pylist()]
-    products = difference_fingerprints(reactions)
-    sources: Mapping[str, Callable[[IntArray], FloatArray]] = {
-        "T5": rows.vectors.take_inputs,
-        "fingerprint": lambda places: products[places],
-    }
-    print(
-        f"\nnamed from the product alone, on {len(rows.test)} rows not trained on "
-        f"({min(len(rows.train), MAX_NAMING_ROWS)} trained on)"
-    )
-    print(
-        f"{'reaction types':>24} {'vectors':>12} {'accuracy':>9} {'95 % interval':>16} "
-        f"{'majority':>9} {'kappa':>6} {'bits':>6}"
-    )
-    for name, each in labels.items():
-        for source, take in sources.items():
-            scores = name_types(rows, each, take)
-            interval = f"[{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]"
-            print(
-                f"{name:>24} {source:>12} {scores.accuracy:>9.3f} {interval:>16} "
-                f"{scores.majority_rate:>9.3f} {scores.kappa:>6.3f} "
-                f"{scores.information_bits:>6.3f}",
-                flush=True,
-            )
-
-
-def name_types(
-    rows: TaskRows, labels: IntArray, take: Callable[[IntArray], FloatArray]
-) -> NamingScores:
-    """Scores of a head on rows that it was not trained on."""
-    train = np.random.default_rng(0).permutation(rows.train)[:MAX_NAMING_ROWS]
-    head = fit_head(
-        take(train),
-        labels[train],
-        num_types=int(labels.max()) + 1,
-        valid_vectors=take(rows.valid),
-        valid_labels=labels[rows.valid],
-        seed=0,
-    )
-    majority = int(np.bincount(labels[train]).argmax())
-    probabilities = head.predict(take(rows.test))
-    return score_naming(labels[rows.test], probabilities=probabilities, majority_type=majority)
-
-
-def save_parts(paths: Sequence[Path], parts: Iterable[FloatArray]) -> None:
-    """Write each part as it comes, whole or not at all."""
-    for path, part in zip(paths, parts, strict=True):
-        scratch = path.with_suffix(".tmp.npy")
-        np.save(scratch, part)
-        scratch.replace(path)
+    return bench.compare_searches()
 
 
 if __name__ == "__main__":

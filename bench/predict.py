@@ -119,6 +119,7 @@ def compare_beam_searches(folder: Path, *, inputs: Sequence[str], num_rows: int)
     prompts = [forward_prompt(text) for text in inputs]
 
     def plain(texts: Sequence[str]) -> list[str]:
+        """The best answers of ``generate``."""
         answers = generate(
             model,
             tokenizer,
@@ -131,6 +132,7 @@ def compare_beam_searches(folder: Path, *, inputs: Sequence[str], num_rows: int)
         return answers[::NUM_BEAMS]
 
     def ours(texts: Sequence[str]) -> list[str]:
+        """The best answers of our beam search."""
         found = beam_search(
             model,
             tokenizer,

@@ -185,6 +185,7 @@ def plain_step(run: RunFolder) -> Callable[[], None]:
     order = iter(np.random.default_rng(0).permutation(len(rows)).tolist())
 
     def step() -> None:
+        """One optimiser step on the next batch."""
         batch = [rows[next(order)] for _ in range(BATCH_SIZE)]
         inputs = tokenizer([row["prompt"] for row in batch], return_tensors="pt", padding=True)
         labels = tokenizer([row["output"] for row in batch], return_tensors="pt", padding=True)

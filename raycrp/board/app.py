@@ -125,6 +125,7 @@ def _add_updates(app: Any, follower: Follower) -> None:
         prevent_initial_call=True,
     )
     def look(_ticks: int, known: int) -> int:
+        """Number of the newest snapshot, where the page does not show it yet."""
         version, _ = follower.latest()
         if version == known:
             raise dash.exceptions.PreventUpdate
@@ -138,6 +139,7 @@ def _add_updates(app: Any, follower: Follower) -> None:
         prevent_initial_call=True,
     )
     def update(_version: int, task: str, metric: str) -> Any:
+        """All texts and figures, of the newest snapshot."""
         _, snapshot = follower.latest()
         parts = shared_parts(snapshot) | task_parts(snapshot, task=task)
         graphs = sweep_figures(snapshot, task=task, metric=metric) | training_figures(snapshot)
@@ -151,6 +153,7 @@ def _add_updates(app: Any, follower: Follower) -> None:
         prevent_initial_call=True,
     )
     def name_tasks(_version: int, known: list[dict[str, str]]) -> Any:
+        """Tasks to choose from, where they have changed."""
         tasks = _tasks(follower.latest()[1])
         options = [{"label": task, "value": task} for task in tasks]
         return dash.no_update if options == known else options
@@ -165,6 +168,7 @@ def _refuse_other_hosts(app: Any, hosts: tuple[str, ...]) -> None:
 
     @app.server.before_request  # type: ignore[untyped-decorator]
     def check() -> None:
+        """Refuse a request under a host name that is not ours."""
         if urlsplit(f"//{request.host}").hostname not in hosts:
             abort(403)
 

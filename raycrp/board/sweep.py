@@ -161,6 +161,7 @@ class _Builder:
     is_over: bool
 
     def build(self, pair: Pair) -> TrialView:
+        """View of a pair's whole trial, or of its probe while that is all there is."""
         name, probe = _pair_id(pair), f"{_pair_id(pair)}-probe"
         is_probe = name not in self.rounds and (probe in self.rounds or self.survivors is not None)
         trial_id = probe if is_probe else name

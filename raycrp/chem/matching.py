@@ -134,6 +134,7 @@ def contributing_precursors(
         elements += graph.element_counts
 
     def worth(graph: MoleculeGraph) -> tuple[float, int]:
+        """How much of what is left a precursor explains; of equals the smaller is worth more."""
         covered = (graph.environment_counts & environments).total()
         used = (graph.element_counts & elements).total()
         wasted = graph.atoms.num_atoms - used

@@ -143,10 +143,12 @@ class _LiveHead(torch.nn.Module):
         self._frozen = head
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Logits of the reaction types, shape ``(len(vectors), num_types)``."""
         logits: torch.Tensor = (vectors - self.mean) / self.scale @ self.weight.T + self.bias
         return logits
 
     def freeze(self) -> Head:
+        """The head as it is now, for prediction; not calibrated."""
         weight, bias = (p.detach().cpu().numpy().copy() for p in (self.weight, self.bias))
         return replace(self._frozen, layers=((weight, bias),), temperature=1.0)
 

@@ -215,6 +215,7 @@ class _Resampled:
 
     @property
     def is_constant(self) -> bool:
+        """Whether resampling never changes the score."""
         return not len(self.draws) or bool(self.draws.min() == self.draws.max())
 
 

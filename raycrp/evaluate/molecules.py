@@ -297,6 +297,7 @@ class _Fingerprints:
         self._known: dict[str, DataStructs.ExplicitBitVect | None] = {}
 
     def of(self, smiles: str) -> DataStructs.ExplicitBitVect | None:
+        """Fingerprint of a molecule; None where the text is none."""
         if smiles not in self._known:
             molecule = _parse(smiles)
             bits = None if molecule is None else self._generator.GetFingerprint(molecule)
@@ -304,6 +305,7 @@ class _Fingerprints:
         return self._known[smiles]
 
     def known(self, smiles: str) -> DataStructs.ExplicitBitVect:
+        """Fingerprint of what is known to be a molecule."""
         bits = self.of(smiles)
         if bits is None:
             raise ValueError(f"not SMILES: {smiles}")

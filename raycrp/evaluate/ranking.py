@@ -189,6 +189,7 @@ class _Merged:
     terms: list[float]
 
     def ranked(self) -> Ranked:
+        """The candidate, with the probabilities of its spellings summed."""
         total = self.terms[0] if len(self.terms) == 1 else float(logsumexp(self.terms))
         return Ranked(self.smiles, self.text, total, self.is_valid)
 

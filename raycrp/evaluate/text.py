@@ -90,6 +90,7 @@ class _NoSynonyms:
     """Stands in for nltk's WordNet reader, which would look for a downloaded corpus."""
 
     def synsets(self, word: str) -> list[Any]:
+        """No synonyms."""
         return []
 
 

@@ -87,6 +87,7 @@ class _CheapDropout(torch.nn.Module):
         self._source = source
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The values, some of them dropped while training."""
         return self._source.apply(values, rate=self._rate) if self.training else values
 
 

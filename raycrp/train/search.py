@@ -217,6 +217,7 @@ class _Ended:
 
     @cached_property
     def row(self) -> dict[str, Any]:
+        """The trial's row of the table of trials."""
         lines = [line for line in read_metrics(self.run, METRICS_FILE) if _LOSS in line]
         best = min(lines, key=lambda line: line[_LOSS])
         return {
