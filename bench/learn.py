@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from raycrp.choices import Task
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
-from raycrp.train.worker import METRICS_FILE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(arguments).run_folder
     run = RunFolder(str(folder.parent), folder.name)
     batch_size = OmegaConf.load(folder / "config.yaml").train.batch_size
-    minutes = print_curve(read_metrics(run, METRICS_FILE), batch_size=batch_size)
+    minutes = print_curve(read_metrics(run), batch_size=batch_size)
     scores = run.read_json("evaluate/scores.json")
     exact = {task: scores[task.value]["strict"]["exact_top1"] for task in Task}
     for task, score in exact.items():

@@ -44,7 +44,6 @@ from raycrp.prompt.templates import prompt_words, reaction_type_name
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, PROMPTS, Split
 from raycrp.tracking import read_metrics
-from raycrp.train.attempts import METRICS_FILE
 from raycrp.train.deepspeed import prepare_process
 from raycrp.train.session import LocalSession
 from raycrp.train.setup import WorkerSettings
@@ -232,7 +231,7 @@ def launched_rate(run: RunFolder, *, launcher: Launcher, steps: int) -> float:
         run, launcher=launcher, max_steps=steps, eval_every_steps=steps, log_every_steps=10
     )
     train_model(settings)
-    lines = [line for line in read_metrics(run, METRICS_FILE) if "samples_per_cpu_s" in line]
+    lines = [line for line in read_metrics(run) if "samples_per_cpu_s" in line]
     return statistics.harmonic_mean([line["samples_per_cpu_s"] for line in lines[2:]])
 
 

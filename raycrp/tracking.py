@@ -1,11 +1,17 @@
-"""Metrics out: every metric declared once, written as JSON Lines and as TensorBoard events."""
+"""Metrics out: every metric declared once, written as JSON Lines and as TensorBoard events.
+
+Object storage cannot append to a file, so that the lines are cut into segments: ``metrics.jsonl``,
+``metrics.000001.jsonl`` and so on. Only the last one is ever written, whole; what it costs to make
+the newest lines safe does not grow with the number of steps.
+"""
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +20,14 @@ from pyarrow import fs
 
 from raycrp.experiments import MlflowRun
 from raycrp.run import RunFolder
+
+METRICS_FILE = "train/metrics.jsonl"
+"""The first segment, and the only one of a short training."""
+
+SEGMENT_LINES = 1_000
+"""Lines after which a segment is closed, once they are safe."""
+
+_SEGMENT = re.compile(r"metrics(?:\.(\d{6}))?\.jsonl")
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +65,11 @@ METRICS: Mapping[str, str] = {
 class Tracker:
     """Writes one run's metrics; lives in the first training worker.
 
-    A resumed training goes on in the same file: lines of steps that will be done again are taken
-    out, so that each step has one line.
+    A resumed training goes on behind the lines of the one before: lines of steps that will be done
+    again are taken out, so that each step has one line.
 
     Args:
         run: The run folder.
-        path: JSON Lines file, relative to the run folder.
         events_dir: Folder of TensorBoard events, relative to the run folder.
         start_step: Steps done before this attempt.
         mlflow_uri: Tracking server that hears of them too; none if None.
@@ -67,24 +80,17 @@ class Tracker:
         self,
         run: RunFolder,
         *,
-        path: str,
         events_dir: str,
         start_step: int,
         mlflow_uri: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        from tensorboardX import SummaryWriter
-
         self._run = run
-        self._path = path
         self._events_dir = events_dir
-        self._lines = _kept_lines(run, path, start_step)
+        self._number, self._lines = _go_back(run, start_step)
         self._started = time.monotonic()
         self._is_behind = False
-        self._scratch = None if run.is_local else Path(tempfile.mkdtemp(prefix="raycrp-events-"))
-        self._writer = SummaryWriter(
-            logdir=str(self._scratch or run.path(events_dir)), purge_step=start_step + 1
-        )
+        self._events = _EventFile(run, events_dir, self._number, purge_step=start_step + 1)
         self._mlflow = (
             None if mlflow_uri is None else MlflowRun(run, uri=mlflow_uri, settings=settings or {})
         )
@@ -108,17 +114,27 @@ class Tracker:
         self._lines.append(text)
         if self._run.is_local:
             self._append(text)
-        for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+        self._events.add(step, values)
         if self._mlflow is not None:
             self._mlflow.log(step, values)
+
+    def flush(self) -> None:
+        """Make sure that all recorded so far is in the run folder."""
+        self._write_segment()
+        if len(self._lines) < SEGMENT_LINES:
+            self._events.flush()
+            return
+        self._events.close()
+        self._number, self._lines = self._number + 1, []
+        self._events = _EventFile(self._run, self._events_dir, self._number)
 
     def _append(self, text: str) -> None:
         try:
             if self._is_behind:
-                self._run.write_bytes(self._path, "".join(self._lines).encode())
+                self._write_segment()
             else:
-                with Path(self._run.path(self._path)).open("a", encoding="utf-8") as stream:
+                path = Path(self._run.path(_segment_path(self._number)))
+                with path.open("a", encoding="utf-8") as stream:
                     stream.write(text)
             self._is_behind = False
         except OSError as error:
@@ -126,16 +142,10 @@ class Tracker:
             logger.warning("metrics cannot be written: %s", error)
             self._is_behind = True
 
-    def flush(self) -> None:
-        """Make sure that all recorded so far is in the run folder."""
-        self._run.write_bytes(self._path, "".join(self._lines).encode())
-        self._writer.flush()
-        if self._scratch is not None:
-            fs.copy_files(
-                str(self._scratch),
-                self._run.path(self._events_dir),
-                destination_filesystem=self._run.filesystem,
-            )
+    def _write_segment(self) -> None:
+        if self._lines or not self._number:
+            data = "".join(self._lines).encode()
+            self._run.write_bytes(_segment_path(self._number), data)
 
     def __enter__(self) -> Self:
         return self
@@ -146,35 +156,125 @@ class Tracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.flush()
-        self._writer.close()
+        self._write_segment()
+        self._events.close()
         if self._mlflow is not None and error is None:
             self._mlflow.close()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def read_metrics(run: RunFolder, path: str) -> list[dict[str, Any]]:
-    """Lines of a JSON Lines file of metrics, in order of their steps; none if it is not there.
+def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
+    """Lines of a training's metrics, in order of their steps; none where there are no files.
 
     Args:
         run: The run folder.
-        path: The file, relative to the run folder.
     """
-    if not run.exists(path):
-        return []
-    lines: list[dict[str, Any]] = []
+    return [line for path in metrics_files(run) for line in _read_segment(run, path)]
+
+
+def metrics_files(run: RunFolder) -> list[str]:
+    """The segments that are there, in order, relative to the run folder.
+
+    Args:
+        run: The run folder.
+    """
+    return [_segment_path(number) for number in _segment_numbers(run)]
+
+
+def copy_metrics(source: RunFolder, target: RunFolder) -> None:
+    """Put the metrics of one run folder in the place of another one's.
+
+    Args:
+        source: The run folder that has them.
+        target: The run folder that gets them.
+    """
+    for path in metrics_files(target):
+        target.delete(path)
+    for path in metrics_files(source):
+        target.write_bytes(path, source.read_bytes(path))
+
+
+class _EventFile:
+    """TensorBoard events of one segment; on object storage, copied there from a local folder.
+
+    Args:
+        run: The run folder.
+        folder: Folder of events, relative to the run folder.
+        number: The segment.
+        purge_step: Step from which TensorBoard forgets what earlier files say; none if None.
+    """
+
+    def __init__(
+        self, run: RunFolder, folder: str, number: int, *, purge_step: int | None = None
+    ) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._run = run
+        self._folder = folder
+        self._scratch = None if run.is_local else Path(tempfile.mkdtemp(prefix="raycrp-events-"))
+        # The name has a time in seconds, which two files may share.
+        self._writer = SummaryWriter(
+            logdir=str(self._scratch or run.path(folder)),
+            purge_step=purge_step,
+            filename_suffix=f".{number:06d}",
+        )
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Record metrics of a step."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
+
+    def flush(self) -> None:
+        """Bring what is written to storage."""
+        self._writer.flush()
+        self._copy()
+
+    def close(self) -> None:
+        """Bring all to storage; nothing can be added any more."""
+        self._writer.close()
+        self._copy()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _copy(self) -> None:
+        if self._scratch is not None:
+            fs.copy_files(
+                str(self._scratch),
+                self._run.path(self._folder),
+                destination_filesystem=self._run.filesystem,
+            )
+
+
+def _go_back(run: RunFolder, step: int) -> tuple[int, list[str]]:
+    """The segment to go on in and its lines up to a step.
+
+    Segments behind it are deleted, the last one first: whenever this is cut off, what is left is
+    in order, and the next attempt goes on here.
+    """
+    for number in reversed(_segment_numbers(run)):
+        path = _segment_path(number)
+        lines = [line for line in _read_segment(run, path) if line["step"] <= step]
+        if lines or not number:
+            return number, [json.dumps(line) + "\n" for line in lines]
+        run.delete(path)
+    return 0, []
+
+
+def _read_segment(run: RunFolder, path: str) -> Iterator[dict[str, Any]]:
     for text in run.read_bytes(path).decode().splitlines():
         try:
-            lines.append(json.loads(text))
+            yield json.loads(text)
         except json.JSONDecodeError:
             logger.warning("%s: a line was cut short and is left out", path)
-    return lines
 
 
-def _kept_lines(run: RunFolder, path: str, start_step: int) -> list[str]:
-    kept = [line for line in read_metrics(run, path) if line["step"] <= start_step]
-    return [json.dumps(line) + "\n" for line in kept]
+def _segment_numbers(run: RunFolder) -> list[int]:
+    names = map(_SEGMENT.fullmatch, run.list_names("train"))
+    return sorted(int(name[1] or 0) for name in names if name)
+
+
+def _segment_path(number: int) -> str:
+    stem, dot, ending = METRICS_FILE.partition(".")
+    return f"{stem}.{number:06d}{dot}{ending}" if number else METRICS_FILE
 
 
 def _rounded(value: float) -> float:

@@ -13,10 +13,11 @@ from pyarrow import fs
 
 from raycrp.board.stages import DONE, OUTDATED, StageView, stage_views
 from raycrp.board.sweep import SweepView, build_sweep
-from raycrp.board.training import METRICS_FILE, TrainingLog, TrainingView
+from raycrp.board.training import TrainingLog, TrainingView
 from raycrp.errors import RaycrpError, RunError
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
+from raycrp.tracking import METRICS_FILE
 
 ROUNDS_FILE = "elicit/rounds.jsonl"
 CARDS_FILE = "elicit/rt_cards.parquet"

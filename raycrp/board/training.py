@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrow import fs
-
 from raycrp.run import RunFolder
+from raycrp.tracking import metrics_files
 
 Line = Mapping[str, Any]
+_Key = tuple[str, int, int]
+"""Path, time of change and size: another key, other contents."""
 
-METRICS_FILE = "train/metrics.jsonl"
 MAX_POINTS = 1_200
 
 _CHUNK_BYTES = 4 * 2**20
@@ -70,10 +70,11 @@ def seconds_left(view: TrainingView, *, train: Line) -> float | None:
 
 
 class TrainingLog:
-    """Follows ``train/metrics.jsonl``: only what is new is read, and little of it is kept.
+    """Follows the segments of the metrics: only what is new is read, and little of it is kept.
 
-    A resumed training writes the file anew without the steps that are done again; the bytes before
-    the place last read tell, and reading starts over. A line without its end waits for it.
+    A resumed training writes them anew without the steps that are done again; a change in those
+    read to their end tells, or the bytes before the place last read, and reading starts over. A
+    line without its end waits for it.
 
     Args:
         run: The run folder.
@@ -83,21 +84,18 @@ class TrainingLog:
     def __init__(self, run: RunFolder, *, max_points: int = MAX_POINTS) -> None:
         self._run = run
         self._max_points = max_points
-        self._key: tuple[int, int] | None = None
+        self._keys: list[_Key] = []
         self._clear()
 
     def read(self) -> TrainingView:
         """The log as it is now."""
-        path = self._run.path(METRICS_FILE)
-        info = self._run.filesystem.get_file_info(path)
-        if info.type != fs.FileType.File:
-            self._clear()
-            return TrainingView()
-        key = (info.mtime_ns, info.size)
-        if key != self._key:
-            with self._run.filesystem.open_input_file(path) as file:
-                self._follow(file)
-            self._key = key
+        filesystem = self._run.filesystem
+        paths = [self._run.path(relative) for relative in metrics_files(self._run)]
+        infos = filesystem.get_file_info(paths)
+        keys = [(each.path, each.mtime_ns, each.size) for each in infos if each.is_file]
+        if keys != self._keys:
+            self._follow(keys)
+            self._keys = keys
         return self._view()
 
     def _view(self) -> TrainingView:
@@ -105,7 +103,8 @@ class TrainingLog:
         return TrainingView(_merged(self._steps, [self._last]), validations, self._stride)
 
     def _clear(self) -> None:
-        self._key = None
+        self._keys = []
+        self._finished: list[_Key] = []
         self._offset = 0
         self._before = b""
         self._number = 0
@@ -116,9 +115,31 @@ class TrainingLog:
         self._last_validation: Line | None = None
         self._best: Line | None = None
 
-    def _follow(self, file: Any) -> None:
-        if not self._is_continued(file):
+    def _follow(self, keys: Sequence[_Key]) -> None:
+        if not self._is_continued(keys):
             self._clear()
+        for key in keys[len(self._finished) :]:
+            with self._run.filesystem.open_input_file(key[0]) as file:
+                self._read_on(file)
+            if key is not keys[-1]:
+                self._finished.append(key)
+                self._offset, self._before = 0, b""
+
+    def _is_continued(self, keys: Sequence[_Key]) -> bool:
+        num_finished = len(self._finished)
+        if list(keys[:num_finished]) != self._finished:
+            return False
+        if not self._offset:
+            return True
+        if len(keys) == num_finished:
+            return False
+        with self._run.filesystem.open_input_file(keys[num_finished][0]) as file:
+            if file.size() < self._offset:
+                return False
+            file.seek(self._offset - len(self._before))
+            return bool(file.read(len(self._before)) == self._before)
+
+    def _read_on(self, file: Any) -> None:
         file.seek(self._offset)
         rest = b""
         while chunk := file.read(_CHUNK_BYTES):
@@ -129,12 +150,6 @@ class TrainingLog:
                 self._offset += len(whole) + 1
             elif len(rest) > _MAX_LINE_BYTES:
                 break
-
-    def _is_continued(self, file: Any) -> bool:
-        if file.size() < self._offset:
-            return False
-        file.seek(self._offset - len(self._before))
-        return bool(file.read(len(self._before)) == self._before)
 
     def _take(self, text: bytes, *, num_bytes_left: int) -> None:
         lines = text.split(b"\n")

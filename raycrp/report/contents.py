@@ -25,7 +25,6 @@ from raycrp.report.types import TypeTable, read_types
 from raycrp.run import STARTED, SUCCESS, RunFolder
 from raycrp.tracking import read_metrics
 
-METRICS_FILE = "train/metrics.jsonl"
 _MAX_CURVE_POINTS = 400
 
 
@@ -225,7 +224,7 @@ def _exact_figure(scores: Sequence[Score]) -> str | None:
 
 
 def _loss_figure(run: RunFolder) -> str | None:
-    points = read_metrics(run, METRICS_FILE)
+    points = read_metrics(run)
     if not any("loss" in point or "validation_loss" in point for point in points):
         return None
     return loss_figure(_thin(points), title="Training and validation loss")

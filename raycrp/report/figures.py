@@ -93,7 +93,7 @@ def loss_figure(points: Sequence[Mapping[str, float]], *, title: str) -> str:
     """Training and validation loss over optimiser steps.
 
     Args:
-        points: Lines of ``train/metrics.jsonl``; lines without a loss are left out.
+        points: Lines of the training's metrics; lines without a loss are left out.
         title: What the figure shows, for readers that cannot see it.
 
     Returns:

@@ -22,7 +22,6 @@ from raycrp.tracking import read_metrics
 
 ATTEMPTS_FILE = "train/attempts.json"
 RESTARTS_FILE = "train/restarts.jsonl"
-METRICS_FILE = "train/metrics.jsonl"
 _MAX_FAILURES = 3
 _MAX_STARTS = 10
 _NOTE_EVERY_S = 1.0
@@ -129,7 +128,7 @@ class StepGuard:
             noted = self._read()
             if noted["step"] is not None:
                 failed = [[*noted["failed"], noted["step"]][-_KEPT_FAILURES:]]
-                lines = read_metrics(self._run, METRICS_FILE)
+                lines = read_metrics(self._run)
                 self._before = noted | {"logged": lines[-1]["step"] if lines else 0}
             self._step_resumed = step
             self._show(read_restarts(self._run))

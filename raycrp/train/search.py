@@ -22,8 +22,7 @@ from raycrp.config import SearchConfig, TrainConfig
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
-from raycrp.tracking import read_metrics
-from raycrp.train.attempts import METRICS_FILE
+from raycrp.tracking import copy_metrics, read_metrics
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.worker import BEST_DIR, EVENTS_DIR, RESULT_FILE
@@ -152,7 +151,7 @@ def _run_trial(
     from raycrp.train.trainer import train_model
 
     own = trials[config["trial"]].settings(settings)
-    for line in read_metrics(own.run, METRICS_FILE):
+    for line in read_metrics(own.run):
         if _LOSS in line:
             tune.report(_report_of(line, own.train))
     if not any(own.run.exists(path) for path in (RESULT_FILE, _STOPPED_FILE)):
@@ -218,7 +217,7 @@ class _Ended:
     @cached_property
     def row(self) -> dict[str, Any]:
         """The trial's row of the table of trials."""
-        lines = [line for line in read_metrics(self.run, METRICS_FILE) if _LOSS in line]
+        lines = [line for line in read_metrics(self.run) if _LOSS in line]
         best = min(lines, key=lambda line: line[_LOSS])
         return {
             "trial": self.trial.name,
@@ -257,7 +256,7 @@ def _take_over(run: RunFolder, source: RunFolder) -> None:
             source_filesystem=source.filesystem,
             destination_filesystem=run.filesystem,
         )
-    run.write_bytes(METRICS_FILE, source.read_bytes(METRICS_FILE))
+    copy_metrics(source, run)
     run.write_bytes(RESULT_FILE, source.read_bytes(RESULT_FILE))
 
 

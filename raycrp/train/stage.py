@@ -23,7 +23,7 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     Returns:
         Rows in and out, steps, validation scores, seconds, and the training curve.
     """
-    from raycrp.train.attempts import METRICS_FILE, read_restarts
+    from raycrp.train.attempts import read_restarts
     from raycrp.train.export import export_model
     from raycrp.train.search import search_training
     from raycrp.train.setup import WorkerSettings
@@ -56,7 +56,7 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     result = run.read_json(RESULT_FILE)
     export_model(config, run, result=result)
     num_rows = run.num_rows(f"prompt/{Split.TRAIN}")
-    curve = read_metrics(run, METRICS_FILE)
+    curve = read_metrics(run)
     restarts = read_restarts(run)
     summary = {
         "rows_in": num_rows,

@@ -14,7 +14,7 @@ from raycrp.choices import Precision
 from raycrp.errors import TrainError
 from raycrp.metrics import observe, set_gauge, set_training, set_training_limits
 from raycrp.tracking import Tracker
-from raycrp.train.attempts import METRICS_FILE, StepGuard
+from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage
 from raycrp.train.batches import Batch, summed_loss
 from raycrp.train.checkpoint import Progress, next_progress
@@ -139,7 +139,6 @@ class Worker:
             if self._session.rank == 0:
                 tracker = Tracker(
                     self._settings.run,
-                    path=METRICS_FILE,
                     events_dir=EVENTS_DIR,
                     start_step=self.progress.step,
                     mlflow_uri=self._settings.train.mlflow_uri,
@@ -257,6 +256,9 @@ class Worker:
             digest=self._parts.digest,
         )
         self._wait_for_storage()
+        if self._tracker is not None:
+            # Before the checkpoint: steps that it holds are not done again, nor are their lines.
+            self._tracker.flush()
         self._session.report(self._metrics, step=self.progress.step, folder=folder)
         seconds = time.monotonic() - started
         self._clock.note_saved(seconds=seconds)
@@ -266,8 +268,6 @@ class Worker:
             set_gauge("raycrp_checkpoint_time_seconds", time.time(), run=run)
             usage = {"step": self.progress.step, **self._instructions.usage(self._rows.kept)}
             self._settings.run.write_json(USAGE_FILE, usage)
-        if self._tracker is not None:
-            self._tracker.flush()
         self._meter.resume()
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ import psutil
 
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
-from raycrp.train.attempts import METRICS_FILE, read_restarts
+from raycrp.train.attempts import read_restarts
 from raycrp.train.worker import RESULT_FILE
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -118,10 +118,10 @@ class Training:
         return read_restarts(self.run)
 
     def lines(self):
-        return read_metrics(self.run, METRICS_FILE)
+        return read_metrics(self.run)
 
     def last_step(self) -> int:
-        lines = self.lines() if self.run.exists(METRICS_FILE) else []
+        lines = self.lines()
         return lines[-1]["step"] if lines else 0
 
     def num_workers(self) -> int:

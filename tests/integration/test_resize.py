@@ -9,7 +9,6 @@ from run_folders import make_config, write_prompted_run
 from raycrp.choices import InstructionChoice
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
-from raycrp.train.attempts import METRICS_FILE
 from raycrp.train.checkpoint import stored_checkpoints
 from raycrp.train.session import CHECKPOINT_FOLDERS
 from raycrp.train.setup import WorkerSettings
@@ -66,7 +65,7 @@ def train_once(prompted, local_ray, tmp_path_factory):
 
 
 def losses(folder):
-    lines = read_metrics(RunFolder(str(folder.parent), folder.name), METRICS_FILE)
+    lines = read_metrics(RunFolder(str(folder.parent), folder.name))
     return {
         (line["step"], name): line[name]
         for line in lines
@@ -99,7 +98,7 @@ def test_training_goes_on_at_another_size(train_once, tmp_path, zero_stage, befo
     assert older.path.startswith(str(tmp_path))
     settings.run.delete(RESULT_FILE)
     train_model(settings)
-    lines = read_metrics(settings.run, METRICS_FILE)
+    lines = read_metrics(settings.run)
     workers = [line["workers"] for line in lines if "workers" in line]
     sizes = {"ray": 2, "local": 1}
     assert workers == [sizes[before]] * 25 + [sizes[after]] * 25

@@ -10,8 +10,7 @@ from run_folders import make_config, write_prompted_run
 from raycrp.choices import InstructionChoice
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
-from raycrp.tracking import read_metrics
-from raycrp.train.attempts import METRICS_FILE
+from raycrp.tracking import METRICS_FILE, read_metrics
 from raycrp.train.search import SEARCH_DIR, TRIALS_FILE, search_training, search_trials
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.worker import RESULT_FILE
@@ -57,7 +56,7 @@ def found(settings):
 
 
 def curve(run):
-    return [line for line in read_metrics(run, METRICS_FILE) if "validation_loss" in line]
+    return [line for line in read_metrics(run) if "validation_loss" in line]
 
 
 def trial_runs(settings):

@@ -13,7 +13,6 @@ from raycrp.errors import ClusterError, TrainError
 from raycrp.model.t5 import load_backbone
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
-from raycrp.train.attempts import METRICS_FILE
 from raycrp.train.checkpoint import manifest_name, stored_checkpoints
 from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
@@ -66,7 +65,7 @@ def start(prompted, tmp_path):
 
 
 def loss_curve(settings):
-    lines = read_metrics(settings.run, METRICS_FILE)
+    lines = read_metrics(settings.run)
     return {
         (line["step"], name): line[name]
         for line in lines
@@ -282,7 +281,7 @@ def test_fp16_trains_like_fp32(unbroken, start):
     train_until_killed(settings, at_step=8)
     train_model(settings)
     assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=0.02)
-    lines = read_metrics(settings.run, METRICS_FILE)
+    lines = read_metrics(settings.run)
     assert lines[0]["loss_scale"] == 2.0**16
     assert lines[-2]["skipped_steps"] == 0
     assert settings.run.read_json(RESULT_FILE)["precision"] == "fp16"

@@ -29,7 +29,6 @@ def uri(tmp_path, monkeypatch):
 def make_tracker(tmp_path, uri, *, start_step=0):
     return Tracker(
         RunFolder(str(tmp_path), "demo"),
-        path="train/metrics.jsonl",
         events_dir="events",
         start_step=start_step,
         mlflow_uri=uri,

@@ -1,16 +1,20 @@
+import json
+import tempfile
+
 import pytest
 
+from raycrp import tracking
 from raycrp.run import RunFolder
-from raycrp.tracking import Tracker, read_metrics
+from raycrp.tracking import Tracker, copy_metrics, read_metrics
 
 
 def open_tracker(tmp_path, *, start_step=0):
     run = RunFolder(str(tmp_path), "run")
-    return Tracker(run, path="train/metrics.jsonl", events_dir="events", start_step=start_step)
+    return Tracker(run, events_dir="events", start_step=start_step)
 
 
 def steps_and_losses(tmp_path):
-    lines = read_metrics(RunFolder(str(tmp_path), "run"), "train/metrics.jsonl")
+    lines = read_metrics(RunFolder(str(tmp_path), "run"))
     return [(line["step"], line["loss"]) for line in lines]
 
 
@@ -59,3 +63,126 @@ def test_lines_that_storage_refused_are_written_once_it_is_back(tmp_path, caplog
         (tmp_path / "away").rename(tmp_path / "run/train")
         tracker.log(3, {"loss": 1.0})
         assert steps_and_losses(tmp_path) == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+NUM_STEPS = 10
+
+
+@pytest.fixture
+def short_segments(monkeypatch):
+    monkeypatch.setattr(tracking, "SEGMENT_LINES", 3)
+
+
+def train(run, *, start_step=0, num_steps=NUM_STEPS, sign=1):
+    """Log a line a step; a flush after every second one."""
+    with Tracker(run, events_dir="events", start_step=start_step) as tracker:
+        for step in range(start_step + 1, num_steps + 1):
+            tracker.log(step, {"loss": float(sign * step)})
+            if step % 2 == 0:
+                tracker.flush()
+
+
+def losses(run):
+    return [line["loss"] for line in read_metrics(run)]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_long_training_is_cut_into_segments(tmp_path):
+    run = RunFolder(str(tmp_path), "run")
+    train(run)
+    names = ["metrics.000001.jsonl", "metrics.000002.jsonl", "metrics.jsonl"]
+    assert run.list_names("train") == names
+    assert run.read_bytes("train/metrics.jsonl").count(b"\n") == 4
+    assert run.read_bytes("train/metrics.000002.jsonl").count(b"\n") == 2
+    assert losses(run) == list(range(1, NUM_STEPS + 1))
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("start_step", range(NUM_STEPS + 1))
+def test_a_resumed_training_has_each_step_once(tmp_path, start_step):
+    run = RunFolder(str(tmp_path), "run")
+    train(run)
+    train(run, start_step=start_step, sign=-1)
+    kept, again = range(1, start_step + 1), range(start_step + 1, NUM_STEPS + 1)
+    assert losses(run) == [*kept, *(-step for step in again)]
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("num_changes", range(4))
+def test_a_resume_that_is_killed_loses_and_doubles_nothing(tmp_path, monkeypatch, num_changes):
+    run = RunFolder(str(tmp_path), "run")
+    train(run)
+    left = iter(range(num_changes))
+
+    def dying(change):
+        def changed(*arguments):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return change(*arguments)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        for name in ("delete", "write_bytes"):
+            patch.setattr(RunFolder, name, dying(getattr(RunFolder, name)))
+        if num_changes < 3:
+            with pytest.raises(KeyboardInterrupt):
+                Tracker(run, events_dir="events", start_step=3)
+        else:
+            Tracker(run, events_dir="events", start_step=3)
+    train(run, start_step=3, sign=-1)
+    assert losses(run) == [1, 2, 3, *range(-4, -NUM_STEPS - 1, -1)]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_file_of_an_older_version_is_gone_on_with(tmp_path):
+    run = RunFolder(str(tmp_path), "run")
+    lines = [json.dumps({"step": step, "loss": float(step)}) + "\n" for step in range(1, 9)]
+    run.write_bytes("train/metrics.jsonl", "".join(lines).encode())
+    train(run, start_step=8)
+    assert losses(run) == list(range(1, NUM_STEPS + 1))
+    assert run.read_bytes("train/metrics.jsonl").decode() == "".join(lines)
+
+
+@pytest.mark.parametrize("num_steps", [100, 1_000])
+def test_what_a_flush_writes_does_not_grow_with_the_steps(tmp_path, monkeypatch, num_steps):
+    monkeypatch.setattr(tracking, "SEGMENT_LINES", 20)
+    written = []
+    plain = RunFolder.write_bytes
+
+    def counted(self, path, data):
+        written.append(data.count(b"\n"))
+        plain(self, path, data)
+
+    monkeypatch.setattr(RunFolder, "write_bytes", counted)
+    train(RunFolder(str(tmp_path), "run"), num_steps=num_steps)
+    assert len(written) > num_steps / 2
+    assert max(written) <= 22
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_object_storage_has_all_that_was_flushed(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "is_local", False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = RunFolder(str(tmp_path), "run")
+    for name in ("train", "events"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    killed = Tracker(run, events_dir="events", start_step=0)
+    for step in range(1, 9):
+        killed.log(step, {"loss": float(step)})
+        if step == 7:
+            killed.flush()
+    assert losses(run) == [1, 2, 3, 4, 5, 6, 7]
+    events = [run.read_bytes(f"events/{name}") for name in run.list_names("events")]
+    assert sum(data.count(b"train/loss") for data in events) == 7
+    train(run, start_step=7)
+    assert losses(run) == list(range(1, NUM_STEPS + 1))
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_metrics_take_the_place_of_others(tmp_path):
+    first, second = (RunFolder(str(tmp_path), name) for name in ("a", "b"))
+    train(first)
+    train(second, num_steps=5, sign=-1)
+    copy_metrics(second, first)
+    assert losses(first) == losses(second) == [-1, -2, -3, -4, -5]

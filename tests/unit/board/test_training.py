@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from raycrp.board.training import METRICS_FILE, TrainingLog, seconds_left
+from raycrp.board.training import TrainingLog, seconds_left
 from raycrp.run import RunFolder
+from raycrp.tracking import METRICS_FILE, metrics_files
 
 
 @pytest.fixture
@@ -73,6 +74,48 @@ def test_a_log_that_was_deleted_leaves_nothing(run):
     log.read()
     run.delete(METRICS_FILE)
     assert log.read().steps == ()
+
+
+def write_segments(run, *segments):
+    for path in metrics_files(run):
+        run.delete(path)
+    names = [METRICS_FILE, "train/metrics.000001.jsonl", "train/metrics.000002.jsonl"]
+    for name, lines in zip(names, segments, strict=False):
+        run.write_bytes(name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def test_segments_are_followed_one_after_the_other(run, monkeypatch):
+    write_segments(run, [step(1), step(2)])
+    log = TrainingLog(run)
+    assert steps(log.read()) == [1, 2]
+    append(run, json.dumps(step(3)) + "\n")
+    run.write_bytes("train/metrics.000001.jsonl", json.dumps(step(4)).encode() + b"\n")
+    assert steps(log.read()) == [1, 2, 3, 4]
+    run.write_bytes("train/metrics.000002.jsonl", json.dumps(step(5)).encode() + b"\n")
+    assert steps(log.read()) == [1, 2, 3, 4, 5]
+    taken = []
+    monkeypatch.setattr(log, "_take", lambda text, **_: taken.append(text))
+    run.write_bytes("train/metrics.000002.jsonl", (json.dumps(step(5)) + "\n{}\n").encode())
+    log.read()
+    assert taken == [b"{}"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [[step(1), step(2)], [step(3, loss=9)]],
+        [[step(1), step(2)], [step(3), step(4, loss=9)], [step(5)]],
+        [[step(1)]],
+        [[step(1), step(2)]],
+        [],
+    ],
+)
+def test_segments_that_a_resume_cut_are_read_anew(run, after):
+    write_segments(run, [step(1), step(2)], [step(3), step(4)], [step(5)])
+    log = TrainingLog(run)
+    assert steps(log.read()) == [1, 2, 3, 4, 5]
+    write_segments(run, *after)
+    assert list(log.read().steps) == [line for segment in after for line in segment]
 
 
 def test_a_long_log_keeps_few_points_its_last_line_and_the_best_validation(run):
