@@ -31,7 +31,7 @@ def submit(
     ] = None,
 ) -> None:
     """Send a run to a Ray cluster as a job, and follow it."""
-    from raycrp.submit import SubmitOptions, submit_run
+    from raycrp.submit.send import SubmitOptions, submit_run
 
     paths, overrides = split_arguments(arguments)
     options = SubmitOptions(

@@ -11,7 +11,7 @@ from ray.job_submission import JobSubmissionClient
 from ray_head import TOKEN, ray_command
 
 from raycrp.errors import ClusterError
-from raycrp.submit import SubmitOptions, plain_command, submit_entrypoint
+from raycrp.submit.send import SubmitOptions, plain_command, submit_entrypoint
 
 pytestmark = pytest.mark.integration
 

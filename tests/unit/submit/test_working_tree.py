@@ -6,9 +6,9 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
 from raycrp.errors import ClusterError
-from raycrp.working_tree import EXCLUDES, check_size, files_to_send
+from raycrp.submit.working_tree import EXCLUDES, check_size, files_to_send
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MIB = 2**20
 
 

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from raycrp.errors import ClusterError
-from raycrp.job_client import auth_headers, connect_to_jobs, job_address
+from raycrp.submit.client import auth_headers, connect_to_jobs, job_address
 
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 

@@ -1,6 +1,6 @@
 """Whether every node of a cluster can write to a run's storage, and sees what the others wrote.
 
-``python -m raycrp.storage_check STORAGE`` inside a job says so before anything is started.
+``python -m raycrp.submit.storage_check STORAGE`` inside a job says so before anything is started.
 """
 
 import logging
