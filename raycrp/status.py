@@ -4,9 +4,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from pyarrow import fs
 
+from raycrp.board.search import SearchView
 from raycrp.board.snapshot import RunReader, Snapshot
 from raycrp.board.stages import UNDER_WAY, WAITING, StageView
 from raycrp.board.sweep import SweepView, TrialState
@@ -15,6 +17,7 @@ from raycrp.errors import RunError
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
+from raycrp.train.restarts import Restart
 
 _COLUMNS = ("stage", "state", "rows in", "rows out", "rejected", "seconds")
 
@@ -27,7 +30,10 @@ _TABLES: Mapping[Stage, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Stage.EMBED: ((f"data/rows/{Split.TRAIN}",), (f"embed/{Split.TRAIN}",)),
     Stage.ANNOTATE: (_of_splits("data/rows"), _of_splits("annotate")),
     Stage.PROMPT: (_of_splits("annotate"), _of_splits("prompt")),
-    Stage.EVALUATE: ((), ("evaluate/predictions",)),
+    Stage.EVALUATE: (
+        ("evaluate/rows", "evaluate/validation_rows"),
+        ("evaluate/predictions", "evaluate/validation"),
+    ),
 }
 """Tables that stages work through row by row: where from, and where to."""
 
@@ -62,7 +68,8 @@ def describe_run(storage: str, name: str) -> str:
         raise RunError(f"no run at {run.uri()}: it has no config.yaml; check the path and the name")
     snapshot = RunReader(run).read()
     lines = [f"run folder: {run.uri()}", "", _row(_COLUMNS)]
-    counts = {view.stage: _count_rows(view, run) for view in snapshot.stages}
+    settings = snapshot.settings
+    counts = {view.stage: _count_rows(view, run, settings) for view in snapshot.stages}
     lines += [_row(_cells(view, counts[view.stage])) for view in snapshot.stages]
     for view in snapshot.stages:
         details = list(_details(view, run, snapshot, counts[view.stage]))
@@ -72,13 +79,16 @@ def describe_run(storage: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def _count_rows(view: StageView, run: RunFolder) -> tuple[int | None, int | None]:
+def _count_rows(
+    view: StageView, run: RunFolder, settings: Mapping[str, Any]
+) -> tuple[int | None, int | None]:
     """Rows to work through and rows written, of a stage under way; None where unknown."""
     if view.state != UNDER_WAY or view.stage not in _TABLES:
         return None, None
     sources, targets = _TABLES[view.stage]
-    num_in = sum(map(run.num_rows, sources)) if sources else None
-    return num_in, sum(map(run.num_rows, targets))
+    if view.stage is Stage.EVALUATE and settings["evaluate"]["max_rows"] is None:
+        sources = (f"prompt/{Split.TEST}", *sources[1:])
+    return sum(map(run.num_rows, sources)), sum(map(run.num_rows, targets))
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -112,6 +122,7 @@ def _details(
     if view.stage is Stage.ELICIT and view.state != WAITING:
         yield from _describe_sweep(view, snapshot.sweep)
     if view.stage is Stage.TRAIN and view.state != WAITING:
+        yield from _describe_search(view, snapshot.search)
         yield from _describe_training(view, snapshot)
 
 
@@ -135,18 +146,48 @@ def _describe_sweep(view: StageView, sweep: SweepView) -> Iterator[str]:
         )
 
 
+def _describe_search(view: StageView, search: SearchView) -> Iterator[str]:
+    if not search.trials:
+        return
+    num_running, num_stopped = search.num_in(TrialState.RUNNING), search.num_in(TrialState.STOPPED)
+    line = f"train: search over step size and batch: {search.num_ended} of {len(search.trials)}"
+    line += " trials done" + (f" ({num_stopped} of them stopped early)" if num_stopped else "")
+    if view.state == UNDER_WAY and num_running:
+        line += f", {num_running} running"
+    yield line
+    best = search.best
+    if best is not None and best.best is not None:
+        loss, step = best.best["validation_loss"], best.best["step"]
+        yield f"  best {best.name}: validation loss {loss:.4f} at step {step}, {best.state}"
+    for trial in search.trials:
+        if view.state == UNDER_WAY and trial.state is TrialState.RUNNING:
+            yield f"  running {trial.name}: step {trial.step}"
+
+
 def _describe_training(view: StageView, snapshot: Snapshot) -> Iterator[str]:
     training = snapshot.training
     steps = [line["step"] for line in (training.last, *training.validations[-1:]) if line]
-    if not steps:
-        return
-    yield f"train: step {max(steps)}" + _describe_step(training.last, snapshot, view)
+    if steps:
+        yield f"train: step {max(steps)}" + _describe_step(training.last, snapshot, view)
     if training.best is not None:
         last, best = training.validations[-1], training.best
         yield (
             f"  validation loss {last['validation_loss']:.4f} at step {last['step']}, "
             f"best {best['validation_loss']:.4f} at step {best['step']}"
         )
+    if snapshot.restarts:
+        yield _describe_restarts(snapshot.restarts)
+
+
+def _describe_restarts(restarts: Sequence[Restart]) -> str:
+    last = restarts[-1]
+    times = "once" if len(restarts) == 1 else f"{len(restarts)} times"
+    return (
+        f"  workers started anew {times}, {sum(each.steps_lost for each in restarts)} steps done "
+        f"again; last {_span(time.time() - last.time)} ago: from step {last.step_resumed} with "
+        f"{_count_workers(last.num_workers)}, {_span(last.seconds)} "
+        "after the last step before it"
+    )
 
 
 def _describe_step(last: Line | None, snapshot: Snapshot, view: StageView) -> str:
@@ -158,12 +199,19 @@ def _describe_step(last: Line | None, snapshot: Snapshot, view: StageView) -> st
         f"epoch {last['epoch']:.2f} of {settings['max_epochs']}",
         f"loss {last['loss']:.4f}",
         f"{last['samples_per_s']:.1f} rows/s",
-        f"{workers:g} workers" if isinstance(workers, int | float) else f"{workers} workers",
+        _count_workers(workers),
     ]
     left_s = seconds_left(snapshot.training, train=settings)
     if view.state == UNDER_WAY and left_s is not None:
         parts.append(f"at most {_span(left_s)} left")
     return "".join(f", {part}" for part in parts)
+
+
+def _count_workers(workers: float | Sequence[int]) -> str:
+    """Workers at work, or the range that is asked for."""
+    if isinstance(workers, int | float):
+        return f"{workers:g} worker" + ("" if workers == 1 else "s")
+    return f"{workers[0]} to {workers[1]} workers"
 
 
 def _last_written(run: RunFolder, relative: str) -> float:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import fs
 
+from raycrp.board.search import SearchLog, SearchView
 from raycrp.board.stages import DONE, OUTDATED, StageView, stage_views
 from raycrp.board.sweep import SweepView, build_sweep
 from raycrp.board.training import TrainingLog, TrainingView
@@ -18,6 +19,8 @@ from raycrp.errors import RaycrpError, RunError
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
 from raycrp.tracking import METRICS_FILE
+from raycrp.train.restarts import RESTARTS_FILE, Restart, parse_restarts
+from raycrp.train.trials import SEARCH_DIR
 
 ROUNDS_FILE = "elicit/rounds.jsonl"
 CARDS_FILE = "elicit/rt_cards.parquet"
@@ -46,6 +49,8 @@ class Snapshot:
         sweep: The sweep.
         cards: Rows of ``elicit/rt_cards.parquet``.
         training: The training log.
+        restarts: Times that training's workers started anew.
+        search: The search over step size and batch.
         problems: Files that could not be read this time; what was read before still stands.
         seen_at: When it was read, in seconds since 1970.
     """
@@ -57,6 +62,8 @@ class Snapshot:
     sweep: SweepView = field(default_factory=SweepView)
     cards: Sequence[Mapping[str, Any]] = ()
     training: TrainingView = field(default_factory=TrainingView)
+    restarts: Sequence[Restart] = ()
+    search: SearchView = field(default_factory=SearchView)
     problems: Sequence[str] = ()
     seen_at: float = field(default=0.0, compare=False)
 
@@ -84,6 +91,8 @@ class RunReader:
         self._lines_of: dict[str, list[Mapping[str, Any]]] = {}
         self._sweep: tuple[object, SweepView] = (None, SweepView())
         self._training = TrainingView()
+        self._search_log = SearchLog(run)
+        self._search = SearchView()
         self._problems: list[str] = []
 
     def read(self) -> Snapshot:
@@ -99,6 +108,8 @@ class RunReader:
             sweep=self._read_sweep(settings, stages) if settings else SweepView(),
             cards=self._read_file(CARDS_FILE, _parse_table, ()),
             training=self._read_training(),
+            restarts=self._read_file(RESTARTS_FILE, parse_restarts, ()),
+            search=self._read_search(settings) if settings else SearchView(),
             problems=tuple(self._problems),
             seen_at=time.time(),
         )
@@ -125,6 +136,13 @@ class RunReader:
         except _UNREADABLE:
             self._problems.append(METRICS_FILE)
         return self._training
+
+    def _read_search(self, settings: Mapping[str, Any]) -> SearchView:
+        try:
+            self._search = self._search_log.read(settings)
+        except _UNREADABLE:
+            self._problems.append(SEARCH_DIR)
+        return self._search
 
     def _read_sweep(self, settings: Mapping[str, Any], stages: Sequence[StageView]) -> SweepView:
         lines = self._read_file(ROUNDS_FILE, _parse_lines, [])

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from dash import html
 
+from raycrp.board.search import SearchView
 from raycrp.board.snapshot import Snapshot
 from raycrp.board.stages import DONE, UNDER_WAY, WAITING
 from raycrp.board.sweep import TrialState, TrialView
@@ -193,9 +194,20 @@ def empty_training(snapshot: Snapshot) -> str:
     if snapshot.training.last is not None or snapshot.training.validations:
         return ""
     view = snapshot.stage(Stage.TRAIN)
+    search = snapshot.search
+    if search.num_ended or search.num_in(TrialState.RUNNING):
+        return _search_text(search)
     if view is not None and view.state == UNDER_WAY:
         return "Training has started. Its first line appears here in a moment."
     return "Training has not started."
+
+
+def _search_text(search: SearchView) -> str:
+    text = f"Searching step size and batch: {search.num_ended} of {len(search.trials)} trials done."
+    best = search.best
+    if best is None or best.best is None:
+        return text
+    return f"{text} Lowest validation loss so far {best.best['validation_loss']:.4f}, {best.name}."
 
 
 def _trials_fact(snapshot: Snapshot) -> tuple[str, str, str] | None:
@@ -226,6 +238,9 @@ def _training_facts(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     workers = last.get("workers")
     note = f"{workers:g} worker{'' if workers == 1 else 's'}" if workers else ""
     facts.append(("training rows per second", f"{last['samples_per_s']:.1f}", note))
+    if snapshot.restarts:
+        lost = sum(restart.steps_lost for restart in snapshot.restarts)
+        facts.append(("restarts", f"{len(snapshot.restarts):,}", f"{lost:,} steps done again"))
     return facts
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch.distributed as dist
@@ -19,9 +19,9 @@ from raycrp.errors import TrainError
 from raycrp.metrics import set_gauge
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
+from raycrp.train.restarts import RESTARTS_FILE, Restart, read_restarts
 
 ATTEMPTS_FILE = "train/attempts.json"
-RESTARTS_FILE = "train/restarts.jsonl"
 _MAX_FAILURES = 3
 _MAX_STARTS = 10
 _NOTE_EVERY_S = 1.0
@@ -30,42 +30,6 @@ _NAMED_ROWS = 50
 _KEPT_FAILURES = 20
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Restart:
-    """One time that the workers started anew; a line of ``train/restarts.jsonl``.
-
-    Args:
-        time: When training went on, in seconds since 1970.
-        step_reached: Optimiser steps done before, as far as that was noted.
-        step_resumed: Optimiser steps of the checkpoint that training went on from.
-        num_workers: Workers from then on.
-        seconds: From the last life sign to the first step after it.
-    """
-
-    time: float
-    step_reached: int
-    step_resumed: int
-    num_workers: int
-    seconds: float
-
-    @property
-    def steps_lost(self) -> int:
-        """Steps done again."""
-        return max(0, self.step_reached - self.step_resumed)
-
-
-def read_restarts(run: RunFolder) -> list[Restart]:
-    """All restarts of a run's training, in order.
-
-    Args:
-        run: The run folder.
-    """
-    if not run.exists(RESTARTS_FILE):
-        return []
-    lines = run.read_bytes(RESTARTS_FILE).decode().splitlines()
-    return [Restart(**json.loads(line)) for line in lines]
 
 
 class StepGuard:

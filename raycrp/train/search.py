@@ -25,15 +25,20 @@ from raycrp.schemas import Split
 from raycrp.tracking import copy_metrics, read_metrics
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.setup import WorkerSettings
-from raycrp.train.worker import BEST_DIR, EVENTS_DIR, RESULT_FILE
+from raycrp.train.trials import (
+    RESULT_FILE,
+    SEARCH_DIR,
+    STOPPED_FILE,
+    TRIALS_FILE,
+    trial_name,
+    trial_run,
+)
+from raycrp.train.worker import BEST_DIR, EVENTS_DIR
 from raycrp.tune_job import run_tune_job
 
-SEARCH_DIR = "train/search"
-TRIALS_FILE = f"{SEARCH_DIR}/trials.parquet"
 _RAY_DIR = f"{SEARCH_DIR}/ray"
 _LOSS = "validation_loss"
 _ROWS = "rows_seen"
-_STOPPED_FILE = "train/stopped.json"
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ class SearchTrial:
     @property
     def name(self) -> str:
         """Folder of the trial."""
-        return f"rate-{self.learning_rate:g}-batch-{self.batch_size}"
+        return trial_name(learning_rate=self.learning_rate, batch_size=self.batch_size)
 
     def settings(self, settings: WorkerSettings) -> WorkerSettings:
         """Settings of this trial's training, in its own folder."""
@@ -64,7 +69,7 @@ class SearchTrial:
                 "search": None,
             }
         )
-        run = RunFolder(settings.run.uri(SEARCH_DIR), self.name)
+        run = trial_run(settings.run, self.name)
         return replace(settings, run=run, inputs=settings.run, train=train)
 
 
@@ -154,7 +159,7 @@ def _run_trial(
     for line in read_metrics(own.run):
         if _LOSS in line:
             tune.report(_report_of(line, own.train))
-    if not any(own.run.exists(path) for path in (RESULT_FILE, _STOPPED_FILE)):
+    if not any(own.run.exists(path) for path in (RESULT_FILE, STOPPED_FILE)):
         train_model(own, callbacks=[_Reporter(own.train)])
 
 
@@ -196,7 +201,7 @@ class _Follower(tune.Callback):
         run = self._trials[name].settings(self._settings).run
         is_finished = run.exists(RESULT_FILE)
         if not is_finished:
-            run.write_json(_STOPPED_FILE, {"step": trial.last_result["step"]})
+            run.write_json(STOPPED_FILE, {"step": trial.last_result["step"]})
         self._num_ended += 1
         logger.info(
             "train: %d/%d %s: validation loss %.4f, %s at step %d",

@@ -23,13 +23,13 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     Returns:
         Rows in and out, steps, validation scores, seconds, and the training curve.
     """
-    from raycrp.train.attempts import read_restarts
     from raycrp.train.export import export_model
+    from raycrp.train.restarts import read_restarts
     from raycrp.train.search import search_training
     from raycrp.train.setup import WorkerSettings
     from raycrp.train.tokens import SpellingSettings, write_tokens
     from raycrp.train.trainer import train_model
-    from raycrp.train.worker import RESULT_FILE
+    from raycrp.train.trials import RESULT_FILE
 
     started = time.monotonic()
     section = config.prompt

@@ -30,10 +30,10 @@ from raycrp.train.session import Session
 from raycrp.train.setup import WorkerSettings, build_parts
 from raycrp.train.storage import wait_for_storage
 from raycrp.train.tokens import IntArray
+from raycrp.train.trials import RESULT_FILE
 from raycrp.train.validation import validate
 
 BEST_DIR = "train/best"
-RESULT_FILE = "train/result.json"
 USAGE_FILE = "train/instructions.json"
 EVENTS_DIR = "tensorboard/train"
 

@@ -14,8 +14,8 @@ import psutil
 
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
-from raycrp.train.attempts import read_restarts
-from raycrp.train.worker import RESULT_FILE
+from raycrp.train.restarts import read_restarts
+from raycrp.train.trials import RESULT_FILE
 
 DRIVER = Path(__file__).with_name("driver.py")
 WAIT_S = 400

@@ -5,7 +5,8 @@ import pytest
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
 from raycrp.tracking import METRICS_FILE
-from raycrp.train.attempts import ATTEMPTS_FILE, StepGuard, read_restarts
+from raycrp.train.attempts import ATTEMPTS_FILE, StepGuard
+from raycrp.train.restarts import read_restarts
 from raycrp.train.trainer import join_single_process_group
 
 pytestmark = pytest.mark.integration

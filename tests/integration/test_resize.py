@@ -13,7 +13,7 @@ from raycrp.train.checkpoint import stored_checkpoints
 from raycrp.train.session import CHECKPOINT_FOLDERS
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.trainer import train_model
-from raycrp.train.worker import RESULT_FILE
+from raycrp.train.trials import RESULT_FILE
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -11,9 +11,9 @@ from raycrp.choices import InstructionChoice
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
 from raycrp.tracking import METRICS_FILE, read_metrics
-from raycrp.train.search import SEARCH_DIR, TRIALS_FILE, search_training, search_trials
+from raycrp.train.search import search_training, search_trials
 from raycrp.train.setup import WorkerSettings
-from raycrp.train.worker import RESULT_FILE
+from raycrp.train.trials import RESULT_FILE, SEARCH_DIR, TRIALS_FILE
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -18,7 +18,8 @@ from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.trainer import join_single_process_group, train_model
-from raycrp.train.worker import RESULT_FILE, run_worker
+from raycrp.train.trials import RESULT_FILE
+from raycrp.train.worker import run_worker
 
 pytestmark = pytest.mark.integration
 

@@ -112,6 +112,24 @@ class TestStages:
         write_rows(run, "annotate/test/shard-000000.parquet", 7)
         assert stage_line(describe(run), "annotate")[-2:] == ["60", "7"]
 
+    def test_answers_count_against_the_rows_that_are_evaluated(self, run):
+        finish(run, "prompt")
+        write_rows(run, "prompt/test/shard-000000.parquet", 40)
+        start(run, "evaluate", ago_s=60)
+        write_rows(run, "evaluate/validation_rows/part-00000.parquet", 10)
+        write_rows(run, "evaluate/validation/shard-000000.parquet", 10)
+        write_rows(run, "evaluate/predictions/shard-000000.parquet", 20)
+        text = describe(run)
+        assert stage_line(text, "evaluate")[-2:] == ["50", "30"]
+        # 30 rows in 60 s, 20 to go.
+        assert "about 0:00:40 left" in text
+        settings = run.read_bytes("config.yaml").decode()
+        run.write_bytes(
+            "config.yaml", settings.replace("  max_rows: null", "  max_rows: 8").encode()
+        )
+        write_rows(run, "evaluate/rows/part-00000.parquet", 24)
+        assert stage_line(describe(run), "evaluate")[-2:] == ["34", "30"]
+
 
 class TestSweep:
     def test_trials_time_left_and_the_best_of_each_task(self, run):
@@ -172,7 +190,19 @@ class TestTraining:
         start(run, "train")
         step = {"step": 1, "seconds": 1, "loss": 1.0, "epoch": 1.0, "samples_per_s": 1.0}
         self.write(run, {**step, "workers": 1})
-        assert "1 workers" in describe(run)
+        assert "1.0 rows/s, 1 worker\n" in describe(run) + "\n"
+
+    def test_restarts_and_what_they_cost_are_told(self, run):
+        start(run, "train")
+        self.write(run, {"step": 50, "seconds": 9, "validation_loss": 2.5})
+        restart = {"step_reached": 40, "step_resumed": 30, "num_workers": 2, "seconds": 17.2}
+        again = {"step_reached": 45, "step_resumed": 42, "num_workers": 1, "seconds": 60.0}
+        lines = [{"time": NOW - 900, **restart}, {"time": NOW - 120, **again}]
+        write_lines(run, "train/restarts.jsonl", lines)
+        assert (
+            "  workers started anew 2 times, 13 steps done again; last 0:02:00 ago: from step 42 "
+            "with 1 worker, 0:01:00 after the last step before it"
+        ) in describe(run)
 
     def test_validations_alone_show_the_step(self, run):
         start(run, "train")
@@ -187,6 +217,30 @@ class TestTraining:
         text = describe(run)
         assert "train: step 20000" in text
         assert "validation loss 2.0000 at step 20000, best 1.5000 at step 8" in text
+
+
+class TestSearch:
+    def test_each_trial_is_told_of(self, run):
+        settings = run.read_bytes("config.yaml").decode()
+        points = "  search: {learning_rate: [0.001, 0.0001], batch_size: [8, 16]}"
+        assert "  search: null" in settings
+        run.write_bytes("config.yaml", settings.replace("  search: null", points).encode())
+        start(run, "train")
+        folder = "train/search/rate-{}-batch-{}/train"
+        losses = {("0.001", 8): 2.0, ("0.001", 16): 1.5, ("0.0001", 8): 3.0}
+        for (rate, batch), loss in losses.items():
+            step = {"step": 20, "seconds": 2, "loss": 2.0, "epoch": 1.0, "samples_per_s": 9.0}
+            lines = [step, {"step": 10, "seconds": 1, "validation_loss": loss}]
+            write_lines(run, f"{folder.format(rate, batch)}/metrics.jsonl", lines)
+        run.write_json(f"{folder.format('0.001', 8)}/result.json", {})
+        run.write_json(f"{folder.format('0.0001', 8)}/stopped.json", {})
+        text = describe(run)
+        assert (
+            "train: search over step size and batch: 2 of 4 trials done "
+            "(1 of them stopped early), 1 running\n"
+            "  best rate-0.001-batch-16: validation loss 1.5000 at step 10, running\n"
+            "  running rate-0.001-batch-16: step 20"
+        ) in text
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pytest
 
 from raycrp.board.export import export_board, render_board
 from raycrp.board.figures import METRICS, heat_figure, lines_figure, workers_figure
+from raycrp.board.search import SearchTrialView, SearchView
 from raycrp.board.snapshot import Snapshot
 from raycrp.board.stages import StageView
-from raycrp.board.sweep import build_sweep
+from raycrp.board.sweep import TrialState, build_sweep
 from raycrp.board.training import TrainingView
 from raycrp.board.view import empty_sweep, empty_training
 from raycrp.config import Config, dump_yaml
@@ -190,4 +191,15 @@ class TestEmpty:
         assert "is empty so far" in empty_sweep(replace(bare, settings={}))
         assert "Training has started" in empty_training(bare)
         assert "has not started" in empty_training(replace(bare, stages=()))
+        best = {"step": 10, "validation_loss": 1.5}
+        trials = [
+            SearchTrialView("rate-0.1-batch-8", TrialState.RUNNING, 20, best),
+            SearchTrialView(
+                "rate-1-batch-8", TrialState.STOPPED, 10, best | {"validation_loss": 2}
+            ),
+        ]
+        assert empty_training(replace(bare, search=SearchView(trials))) == (
+            "Searching step size and batch: 1 of 2 trials done. "
+            "Lowest validation loss so far 1.5000, rate-0.1-batch-8."
+        )
         assert (empty_sweep(snapshot), empty_training(snapshot)) == ("", "")
