@@ -10,7 +10,7 @@ from raycrp.choices import Search
 from raycrp.config import Config
 from raycrp.pipeline import run_pipeline
 from raycrp.plan import Stage
-from raycrp.session import connected_ray
+from raycrp.ray_session import connected_ray
 
 NUM_REACTIONS = 2_000
 TARGET_GRID_WALL_S = 600.0

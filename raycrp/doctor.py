@@ -149,7 +149,7 @@ def check_disk() -> Check:
 
 def check_cluster() -> Check:
     """The cluster of ``RAY_ADDRESS`` answers; says what it has."""
-    from raycrp.session import connected_ray, describe_cluster
+    from raycrp.ray_session import connected_ray, describe_cluster
 
     try:
         with connected_ray():

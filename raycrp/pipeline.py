@@ -14,7 +14,6 @@ from raycrp.data.stage import run_data
 from raycrp.elicit.stage import run_elicit
 from raycrp.embed.stage import run_embed
 from raycrp.evaluate.stage import run_evaluate
-from raycrp.metrics import note_progress, stage_shown
 from raycrp.plan import (
     Stage,
     StageStatus,
@@ -23,11 +22,12 @@ from raycrp.plan import (
     stage_statuses,
     start_stage,
 )
+from raycrp.prometheus import note_progress, stage_shown
 from raycrp.prompt.stage import run_prompt
 from raycrp.prompt.templates import prompt_words
+from raycrp.ray_session import connected_ray
 from raycrp.report.stage import run_report
 from raycrp.run import RunFolder
-from raycrp.session import connected_ray
 from raycrp.train.stage import run_train
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray
 
 from raycrp import errors
-from raycrp.metrics import note_progress
+from raycrp.prometheus import note_progress
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from pyarrow import fs
 
-from raycrp.experiments import MlflowRun
+from raycrp.mlflow_run import MlflowRun
 from raycrp.run import RunFolder
 
 METRICS_FILE = "train/metrics.jsonl"

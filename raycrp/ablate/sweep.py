@@ -26,9 +26,9 @@ from raycrp.data.read import inputs_digest
 from raycrp.errors import RunError
 from raycrp.pipeline import run_pipeline
 from raycrp.plan import Stage, stage_statuses
+from raycrp.ray_session import connected_ray
+from raycrp.ray_tune import run_trials
 from raycrp.run import RunFolder
-from raycrp.session import connected_ray
-from raycrp.tune_job import run_tune_job
 
 RAY_STORAGE = "ablate/tune"
 _TRIAL_MEMORY_BYTES = 2**20
@@ -89,7 +89,7 @@ def _run_tune(
 ) -> None:
     section = config.ablate
     trainable = tune.with_parameters(_run_in_tune, settings=config, digest=digest)
-    run_tune_job(
+    run_trials(
         trainable,
         points=[describe_trial(trial) for trial in trials],
         name_of=lambda point: parse_trial(point).trial_id,

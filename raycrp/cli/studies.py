@@ -72,8 +72,8 @@ def audit(
     config = read_run_config(run)
     configure_logging(verbose)
     from raycrp.audit.stage import MARKDOWN_PATH, run_audit
+    from raycrp.ray_session import connected_ray
     from raycrp.report.stage import REPORT_PATH, run_report
-    from raycrp.session import connected_ray
 
     with connected_ray(num_cpus=config.run.num_cpus):
         run_audit(config, run, max_rows=max_rows)

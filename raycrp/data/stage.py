@@ -24,8 +24,8 @@ from raycrp.data.report import (
 from raycrp.data.split import TASKS, Fate, RowIndex, SplitResult, SplitSettings, split_rows
 from raycrp.data.tables import REJECTS_PATH, CleanTable, RejectTable, write_rows
 from raycrp.errors import DataError, RejectLimitError, RunError
-from raycrp.metrics import note_progress
 from raycrp.model.tokenizers import prepare_tokenizer
+from raycrp.prometheus import note_progress
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 

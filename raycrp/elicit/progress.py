@@ -11,7 +11,7 @@ from ray import tune
 from raycrp.elicit.select import Selection, choose_trials
 from raycrp.elicit.trial import Record, Trial, describe_trial
 from raycrp.errors import ElicitError
-from raycrp.metrics import observe, set_gauge, set_round
+from raycrp.prometheus import observe, set_gauge, set_round
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.select import Selection
 from raycrp.elicit.trial import Record, Trial, TrialSettings, describe_trial, parse_trial, run_trial
 from raycrp.errors import ElicitError
+from raycrp.ray_tune import run_trials
 from raycrp.run import RunFolder
-from raycrp.tune_job import run_tune_job
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _run_tune(
     run: RunFolder,
     board: SweepBoard,
 ) -> None:
-    run_tune_job(
+    run_trials(
         trainable,
         points=[describe_trial(trial) for trial in trials],
         name_of=lambda point: parse_trial(point).trial_id,

@@ -30,9 +30,9 @@ from raycrp.evaluate.predict import Predictor
 from raycrp.evaluate.predict_settings import JobSettings, PredictSettings
 from raycrp.evaluate.target import Outcome, PredictionTarget
 from raycrp.ray_data import Shard, map_shards, read_shard
+from raycrp.ray_session import connected_ray
 from raycrp.run import RunFolder
 from raycrp.schemas import ANSWERED, ASKED
-from raycrp.session import connected_ray
 
 logger = logging.getLogger(__name__)
 

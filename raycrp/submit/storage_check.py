@@ -12,8 +12,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycrp.errors import ClusterError, RaycrpError
+from raycrp.ray_session import connected_ray
 from raycrp.run import RunFolder
-from raycrp.session import connected_ray
 
 logger = logging.getLogger(__name__)
 

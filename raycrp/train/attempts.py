@@ -16,7 +16,7 @@ from typing import Any
 import torch.distributed as dist
 
 from raycrp.errors import TrainError
-from raycrp.metrics import set_gauge
+from raycrp.prometheus import set_gauge
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
 from raycrp.train.restarts import RESTARTS_FILE, Restart, read_restarts

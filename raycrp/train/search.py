@@ -20,6 +20,7 @@ from ray.train import UserCallback
 from raycrp.choices import Launcher
 from raycrp.config import SearchConfig, TrainConfig
 from raycrp.errors import TrainError
+from raycrp.ray_tune import run_trials
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 from raycrp.tracking import copy_metrics, read_metrics
@@ -34,7 +35,6 @@ from raycrp.train.trials import (
     trial_run,
 )
 from raycrp.train.worker import BEST_DIR, EVENTS_DIR
-from raycrp.tune_job import run_tune_job
 
 _RAY_DIR = f"{SEARCH_DIR}/ray"
 _LOSS = "validation_loss"
@@ -131,7 +131,7 @@ def _run_tune(
     concurrent = section.max_concurrent_trials or _trials_that_fit(settings.train)
     logger.info("train: searching %d trials, %d at once", len(trials), concurrent)
     by_name = {trial.name: trial for trial in trials}
-    run_tune_job(
+    run_trials(
         tune.with_parameters(_run_trial, settings=settings, trials=by_name),
         points=list(by_name),
         name_of=str,

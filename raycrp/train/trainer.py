@@ -9,7 +9,7 @@ from typing import Any
 from raycrp.choices import Launcher
 from raycrp.config import TrainConfig
 from raycrp.errors import RaycrpError, TrainError
-from raycrp.experiments import check_mlflow
+from raycrp.mlflow_run import check_mlflow
 from raycrp.run import RunFolder
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession

@@ -12,7 +12,7 @@ import torch
 
 from raycrp.choices import Precision
 from raycrp.errors import TrainError
-from raycrp.metrics import observe, set_gauge, set_training, set_training_limits
+from raycrp.prometheus import observe, set_gauge, set_training, set_training_limits
 from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage

@@ -28,22 +28,22 @@ pytestmark = [
 FEED = """
 import time
 import ray
-from raycrp import metrics
+from raycrp import prometheus
 
-VALUES = {metrics.Kind.COUNTER: metrics.count, metrics.Kind.GAUGE: metrics.set_gauge,
-          metrics.Kind.HISTOGRAM: metrics.observe}
+VALUES = {prometheus.Kind.COUNTER: prometheus.count, prometheus.Kind.GAUGE: prometheus.set_gauge,
+          prometheus.Kind.HISTOGRAM: prometheus.observe}
 TAGS = {"run": "demo", "stage": "train", "task": "forward", "state": "done"}
 ray.init()
-with metrics.stage_shown("data", run="demo"):
+with prometheus.stage_shown("data", run="demo"):
     pass
-with metrics.stage_shown("train", run="demo"):
+with prometheus.stage_shown("train", run="demo"):
     for number in range(1, 300):
-        for metric in metrics.METRICS.values():
+        for metric in prometheus.METRICS.values():
             if not metric.name.startswith("raycrp_stage_") or "rows" in metric.name:
                 value = time.time() if metric.name.endswith("time_seconds") else float(number)
                 tags = {key: TAGS.get(key, "x") for key in metric.tag_keys}
                 VALUES[metric.kind](metric.name, value, **tags)
-        metrics.note_progress(run="demo", stage="train")
+        prometheus.note_progress(run="demo", stage="train")
         time.sleep(1)
 """
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.dashboard.modules.metrics import dashboards as rays_dashboards
 
-from raycrp.metrics import METRICS, TRAINING, Kind
+from raycrp.prometheus import METRICS, TRAINING, Kind
 from raycrp.tracking import METRICS as TRACKED
 
 ROOT = Path(__file__).parents[2] / "dashboards"

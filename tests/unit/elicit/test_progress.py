@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from raycrp import metrics
+from raycrp import prometheus
 from raycrp.choices import Encoding, SelectionRule, Task
 from raycrp.elicit import progress
 from raycrp.elicit.progress import ROUNDS, SweepBoard
@@ -35,10 +35,10 @@ def shown(monkeypatch):
     values = {}
 
     def keep(name, value, **tags):
-        assert set(tags) == set(metrics.METRICS[name].tag_keys)
+        assert set(tags) == set(prometheus.METRICS[name].tag_keys)
         values[name, *sorted(tags.values())] = value
 
-    monkeypatch.setattr(metrics, "set_gauge", keep)
+    monkeypatch.setattr(prometheus, "set_gauge", keep)
     monkeypatch.setattr(progress, "set_gauge", keep)
     monkeypatch.setattr(progress, "observe", keep)
     return values

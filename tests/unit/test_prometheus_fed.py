@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 import raycrp
-from raycrp import metrics
-from raycrp.metrics import METRICS, TRAINING
+from raycrp import prometheus
+from raycrp.prometheus import METRICS, TRAINING
 
 PACKAGE = Path(raycrp.__file__).parent
 SETTERS = {"set_gauge", "count", "observe"}
 
 
 def sources(folder=""):
-    return [p for p in (PACKAGE / folder).rglob("*.py") if p != PACKAGE / "metrics.py"]
+    return [p for p in (PACKAGE / folder).rglob("*.py") if p != PACKAGE / "prometheus.py"]
 
 
 def calls():
-    """Name of the function and its first argument where that is a text, outside of metrics.py."""
+    """Name of the function and its first argument where that is a text, outside of that module."""
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -40,23 +40,23 @@ def fed(monkeypatch):
         seen.add(name)
 
     for setter in SETTERS:
-        monkeypatch.setattr(metrics, setter, note)
+        monkeypatch.setattr(prometheus, setter, note)
     return seen
 
 
 def feed_stage():
-    with metrics.stage_shown("embed", run="a"):
-        metrics.note_progress(run="a", stage="embed", rows=1, wanted=2, rejected=1)
+    with prometheus.stage_shown("embed", run="a"):
+        prometheus.note_progress(run="a", stage="embed", rows=1, wanted=2, rejected=1)
 
 
 def feed_training():
     values = dict.fromkeys(TRAINING, 1.0) | {"loss": float("nan"), "memory_gib": 1.0}
-    metrics.set_training(1, {**values, "validation_loss_forward": 1.0}, run="a")
-    metrics.set_training(1, {"loss": 1.0}, run="a")
+    prometheus.set_training(1, {**values, "validation_loss_forward": 1.0}, run="a")
+    prometheus.set_training(1, {"loss": 1.0}, run="a")
 
 
 def feed_limits():
-    metrics.set_training_limits(
+    prometheus.set_training_limits(
         workers_wanted=2, checkpoint_interval_s=1.0, least_loss_scale=1.0, run="a"
     )
 
@@ -64,7 +64,7 @@ def feed_limits():
 def feed_round():
     names = ("task", "encoding", "num_clusters", "round")
     scores = ("accuracy", "kappa", "information_bits", "effective_types")
-    metrics.set_round(dict.fromkeys([*names, *scores], 1), run="a")
+    prometheus.set_round(dict.fromkeys([*names, *scores], 1), run="a")
 
 
 FEEDERS = {

@@ -306,7 +306,7 @@ def set_round(values: Mapping[str, Any], *, run: str) -> None:
 def _check(name: str, kind: Kind, tags: Mapping[str, str]) -> None:
     metric = METRICS.get(name)
     if metric is None or metric.kind is not kind:
-        raise ValueError(f"no {kind} '{name}' is declared in raycrp.metrics")
+        raise ValueError(f"no {kind} '{name}' is declared in raycrp.prometheus")
     if set(tags) != set(metric.tag_keys):
         raise ValueError(f"metric {name} has tags {metric.tag_keys}, found {tuple(sorted(tags))}")
 

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from raycrp.errors import ConfigError
-from raycrp.experiments import EXPERIMENT, MlflowRun, check_mlflow
+from raycrp.mlflow_run import EXPERIMENT, MlflowRun, check_mlflow
 from raycrp.run import RunFolder
 from raycrp.tracking import Tracker
 

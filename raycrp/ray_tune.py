@@ -10,7 +10,7 @@ from raycrp.errors import RaycrpError
 from raycrp.run import RunFolder
 
 
-def run_tune_job(
+def run_trials(
     trainable: Callable[..., None],
     *,
     points: Sequence[Any],

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from raycrp import metrics
-from raycrp.metrics import METRICS, Kind, Metric
+from raycrp import prometheus
+from raycrp.prometheus import METRICS, Kind, Metric
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def ray_metrics(monkeypatch):
         def observe(self, value, tags):
             self._put(value, tags)
 
-    monkeypatch.setattr(metrics, "_is_ray_running", lambda: True)
-    monkeypatch.setattr(metrics, "_handle", Handle)
+    monkeypatch.setattr(prometheus, "_is_ray_running", lambda: True)
+    monkeypatch.setattr(prometheus, "_handle", Handle)
     return seen
 
 
@@ -57,20 +57,20 @@ def test_exported_names_follow_the_kind(kind, names):
 
 class TestWithoutRay:
     def test_nothing_happens(self):
-        metrics.set_gauge("raycrp_train_loss", 1.0, run="a")
-        metrics.count("raycrp_train_nonfinite_losses", run="a")
-        metrics.observe("raycrp_trial_seconds", 1.0, run="a")
-        metrics.wait_until_sent()
+        prometheus.set_gauge("raycrp_train_loss", 1.0, run="a")
+        prometheus.count("raycrp_train_nonfinite_losses", run="a")
+        prometheus.observe("raycrp_trial_seconds", 1.0, run="a")
+        prometheus.wait_until_sent()
 
     @pytest.mark.parametrize(
         ("function", "name", "tags"),
         [
-            (metrics.set_gauge, "raycrp_train_los", {"run": "a"}),
-            (metrics.set_gauge, "raycrp_train_nonfinite_losses", {"run": "a"}),
-            (metrics.count, "raycrp_train_loss", {"run": "a"}),
-            (metrics.observe, "raycrp_train_loss", {"run": "a"}),
-            (metrics.set_gauge, "raycrp_train_loss", {}),
-            (metrics.set_gauge, "raycrp_train_loss", {"run": "a", "task": "b"}),
+            (prometheus.set_gauge, "raycrp_train_los", {"run": "a"}),
+            (prometheus.set_gauge, "raycrp_train_nonfinite_losses", {"run": "a"}),
+            (prometheus.count, "raycrp_train_loss", {"run": "a"}),
+            (prometheus.observe, "raycrp_train_loss", {"run": "a"}),
+            (prometheus.set_gauge, "raycrp_train_loss", {}),
+            (prometheus.set_gauge, "raycrp_train_loss", {"run": "a", "task": "b"}),
         ],
     )
     def test_what_is_not_declared_is_refused_all_the_same(self, function, name, tags):
@@ -79,18 +79,18 @@ class TestWithoutRay:
 
     def test_a_counter_cannot_go_down(self):
         with pytest.raises(ValueError, match="cannot go down"):
-            metrics.count("raycrp_train_nonfinite_losses", -1, run="a")
+            prometheus.count("raycrp_train_nonfinite_losses", -1, run="a")
 
 
 class TestWithRay:
     def test_values_that_are_not_finite_leave_a_gauge_alone(self, ray_metrics):
         for value in (math.nan, math.inf, 2):
-            metrics.set_gauge("raycrp_train_loss", value, run="a")
+            prometheus.set_gauge("raycrp_train_loss", value, run="a")
         assert ray_metrics == {("raycrp_train_loss", ("a",)): [2.0]}
 
     def test_a_line_of_the_training_log_becomes_gauges(self, ray_metrics):
         line = {"loss": 1.5, "samples_per_s": 20.0, "memory_gib": 2.0, "seconds": 9.0}
-        metrics.set_training(7, {**line, "validation_loss_forward": 0.5}, run="a")
+        prometheus.set_training(7, {**line, "validation_loss_forward": 0.5}, run="a")
         del ray_metrics["raycrp_stage_progress_time_seconds", ("a", "train")]
         assert ray_metrics == {
             ("raycrp_train_step", ("a",)): [7.0],
@@ -101,7 +101,7 @@ class TestWithRay:
         }
 
     def test_a_loss_that_is_not_finite_is_counted(self, ray_metrics):
-        metrics.set_training(7, {"loss": math.nan, "validation_loss": 1.0}, run="a")
+        prometheus.set_training(7, {"loss": math.nan, "validation_loss": 1.0}, run="a")
         assert ray_metrics["raycrp_train_nonfinite_losses", ("a",)] == [1.0]
         assert ray_metrics["raycrp_train_validation_loss", ("a", "all")] == [1.0]
         assert ("raycrp_train_loss", ("a",)) not in ray_metrics
@@ -109,15 +109,15 @@ class TestWithRay:
     def test_a_round_of_a_trial_becomes_gauges(self, ray_metrics):
         line = {"task": "forward", "encoding": "concat", "num_clusters": 10, "round": 2}
         scores = {"accuracy": 0.8, "kappa": 0.7, "information_bits": 1.5, "effective_types": 9.5}
-        metrics.set_round({**line, **scores, "seconds": 3.0}, run="a")
+        prometheus.set_round({**line, **scores, "seconds": 3.0}, run="a")
         tags = tuple(sorted(("a", "forward", "concat", "10")))
         for name, value in scores.items():
             assert ray_metrics[f"raycrp_trial_{name}", tags] == [value]
         assert ray_metrics["raycrp_trial_round", tags] == [2.0]
 
     def test_a_stage_runs_until_its_block_ends(self, ray_metrics):
-        with metrics.stage_shown("embed", run="a"):
-            metrics.note_progress(run="a", stage="embed", rows=5, wanted=9)
+        with prometheus.stage_shown("embed", run="a"):
+            prometheus.note_progress(run="a", stage="embed", rows=5, wanted=9)
         tags = ("a", "embed")
         assert ray_metrics["raycrp_stage_running", tags] == [1.0, 0.0]
         assert ray_metrics["raycrp_stage_rows", tags] == [5.0]
@@ -125,7 +125,7 @@ class TestWithRay:
         assert len(ray_metrics["raycrp_stage_seconds", tags]) == 1
 
     def test_a_stage_that_fails_has_no_seconds(self, ray_metrics):
-        with pytest.raises(ZeroDivisionError), metrics.stage_shown("embed", run="a"):
+        with pytest.raises(ZeroDivisionError), prometheus.stage_shown("embed", run="a"):
             raise ZeroDivisionError
         assert ray_metrics["raycrp_stage_running", ("a", "embed")] == [1.0, 0.0]
         assert ("raycrp_stage_seconds", ("a", "embed")) not in ray_metrics
