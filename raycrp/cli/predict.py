@@ -53,7 +53,7 @@ _MaxOutputTokens = Annotated[
 ]
 
 _RowsPerBlock = Annotated[int, typer.Option(min=1, help="Rows of a block of a job.")]
-_NumActors = Annotated[int, typer.Option(min=1, help="Actors of a job.")]
+_NumActors = Annotated[int, typer.Option(min=0, help="Actors of a job; 0 works here, without Ray.")]
 _GpusPerActor = Annotated[float, typer.Option(min=0, help="GPUs of each actor.")]
 _NumCpus = Annotated[
     int | None, typer.Option(min=1, help="CPUs of a Ray started here; all if unset.")

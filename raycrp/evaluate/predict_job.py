@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,7 @@ from raycrp.evaluate.outputs import answers_table, encode_answers, split_rejects
 from raycrp.evaluate.predict import Predictor
 from raycrp.evaluate.predict_settings import JobSettings, PredictSettings
 from raycrp.evaluate.target import Outcome, PredictionTarget
-from raycrp.ray_data import Shard, map_shards, read_shard
+from raycrp.ray_data import map_shards
 from raycrp.ray_session import connected_ray
 from raycrp.run import RunFolder
 from raycrp.schemas import ANSWERED, ASKED
@@ -236,16 +237,10 @@ def _answer_blocks(
         "settings": settings,
         "device": job.device,
     }
-    blocks = work.list_names(_INPUTS)
-    if len(blocks) == 1 and not job.gpus_per_actor:
-        # Ray would take longer to start than a single block takes to answer.
-        target = f"{_ANSWERS}/shard-000000.parquet"
-        if not work.exists(target):
-            source = f"{_INPUTS}/{blocks[0]}"
-            shard = Shard(source, 0, work.num_rows(source), target)
-            work.write_table(target, BlockAnswerer(**arguments)(read_shard(work, shard)))
-        return
-    with connected_ray(num_cpus=job.num_cpus):
+    # Ray would take longer to start than a single block takes to answer.
+    is_small = len(work.list_names(_INPUTS)) == 1 and not job.gpus_per_actor
+    num_actors = 0 if is_small else job.num_actors
+    with connected_ray(num_cpus=job.num_cpus) if num_actors else nullcontext():
         map_shards(
             work,
             tables={_INPUTS: _ANSWERS},
@@ -253,7 +248,7 @@ def _answer_blocks(
             arguments=arguments,
             schema=ANSWERED,
             rows_per_shard=job.rows_per_block,
-            num_actors=job.num_actors,
+            num_actors=num_actors,
             gpus_per_actor=job.gpus_per_actor,
         )
 

@@ -34,7 +34,7 @@ class JobSettings:
 
     Args:
         rows_per_block: Rows of a block: the unit of work, retry and resume.
-        num_actors: Actors that predict at once.
+        num_actors: Actors that predict at once; 0 predicts in this process, without Ray.
         gpus_per_actor: GPUs of each actor.
         num_cpus: CPUs of a Ray started here; all of the machine's if None.
         device: Where the models run.

@@ -23,11 +23,6 @@ def test_help_loads_neither_ray_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def _rows(path, *, notation="smiles", text=None):
-    path.write_text(text if text is not None else '{"not": "a row"}\n')
-    return ["data.source=mol_instructions", f"data.paths=[{path}]", f"data.notation={notation}"]
-
-
 @pytest.mark.parametrize(
     ("make_arguments", "fragment"),
     [
@@ -41,12 +36,11 @@ def _rows(path, *, notation="smiles", text=None):
             ],
             "/nowhere/x.jsonl",
         ),
-        (lambda folder: _rows(folder / "empty.jsonl", text=""), "empty"),
         (lambda folder: ["run.storage=nonsense://bucket"], "nonsense"),
     ],
 )
 def test_bad_input_is_one_clear_line(command_line, tmp_path, make_arguments, fragment):
-    result = command_line.run(*make_arguments(tmp_path))
+    result = command_line.here("run", *command_line.tiny_config, *make_arguments(tmp_path))
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
@@ -56,16 +50,17 @@ def test_bad_input_is_one_clear_line(command_line, tmp_path, make_arguments, fra
 
 def test_a_file_that_is_not_text_is_named(command_line, tmp_path):
     path = tmp_path / "noise.jsonl"
-    arguments = _rows(path)
     path.write_bytes(bytes(range(256)) * 10)
-    result = command_line.run(*arguments)
+    result = command_line.run(
+        "data.source=mol_instructions", f"data.paths=[{path}]", "data.notation=smiles"
+    )
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert str(path) in result.stderr.strip().splitlines()[-1]
 
 
 def test_a_folder_that_is_not_a_model_is_named(command_line, tmp_path):
-    result = command_line("predict", str(tmp_path), "CCO", "--task", "forward")
+    result = command_line.here("predict", str(tmp_path), "CCO", "--task", "forward")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert str(tmp_path) in result.stderr
@@ -76,7 +71,7 @@ def test_validate_names_every_bad_file(command_line, tmp_path):
     good.write_text("run: {name: x}\n")
     bad.write_text("run: {nam: x}\n")
     worse.write_text("train: {batch_size: -1}\nelicit: {rule: best}\n")
-    result = command_line("validate", str(good), str(bad), str(worse))
+    result = command_line.here("validate", str(good), str(bad), str(worse))
     assert result.returncode == 2
     assert f"{good}: ok" in result.stdout
     for fragment in (str(bad), "run.nam", str(worse), "train.batch_size", "elicit.rule"):

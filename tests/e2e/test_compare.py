@@ -27,11 +27,11 @@ SMALL = (
 def test_runs_compare_in_markdown_and_json(finished):
     command_line, _ = finished
     root = command_line.run_folder.path()
-    shown = command_line("compare", root, root)
+    shown = command_line.here("compare", root, root)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("# tiny against tiny")
     assert "| Exact top 1 |" in shown.stdout
-    written = command_line("compare", root, root, "--json")
+    written = command_line.here("compare", root, root, "--json")
     scores = json.loads(written.stdout)["scores"]
     difference = scores["forward"]["strict"]["exact_top1"]["difference"]
     assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -41,7 +41,7 @@ def test_runs_compare_in_markdown_and_json(finished):
 def test_what_is_no_run_ends_in_one_line(finished, command):
     command_line, _ = finished
     missing = f"{command_line.storage}/missing"
-    result = command_line(command, *([missing] * (2 if command == "compare" else 1)))
+    result = command_line.here(command, *([missing] * (2 if command == "compare" else 1)))
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")

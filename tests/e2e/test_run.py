@@ -75,14 +75,6 @@ def test_predict_answers_from_the_run_folder(finished):
     assert "CCO" in result.stdout
 
 
-def test_a_task_the_model_does_not_know_is_refused(finished):
-    command_line, _ = finished
-    result = command_line("predict", command_line.run_folder.path(), "CCO>>CC", "--task", "reagent")
-    assert result.returncode == 2
-    assert "reagent" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize(
     ("make_arguments", "fragment"),
     [
@@ -98,7 +90,7 @@ def test_a_task_the_model_does_not_know_is_refused(finished):
 def test_a_bad_prediction_is_one_clear_line(finished, tmp_path, make_arguments, fragment):
     command_line, _ = finished
     root = command_line.run_folder.path()
-    result = command_line("predict", root, *make_arguments(tmp_path))
+    result = command_line.here("predict", root, *make_arguments(tmp_path))
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
@@ -115,14 +107,23 @@ def test_bad_molecules_are_named_and_the_others_are_answered(finished):
     command_line, _ = finished
     root = command_line.run_folder.path()
     inputs = ["CCO", "C1CC", "CCO>>CC", "C" * 10_000]
-    result = command_line("predict", root, *inputs, "--task", "forward")
+    result = command_line.here("predict", root, *inputs, "--task", "forward")
     assert result.returncode == 0
     assert result.stdout.count("rejected: ") == 3
     assert "forward: CCO" in result.stdout
     assert "4 rows = 1 answered + 3 rejected" in result.stderr
-    assert command_line("predict", root, "C1CC", "--task", "forward").returncode == 2
+    assert command_line.here("predict", root, "C1CC", "--task", "forward").returncode == 2
 
 
+def test_a_run_killed_while_it_predicts_ends_like_an_unbroken_one(finished, command_line):
+    shutil.copytree(finished[0].storage / "tiny", command_line.storage / "tiny")
+    for stage in (Stage.EVALUATE, Stage.REPORT):
+        shutil.rmtree(command_line.run_folder.path(stage))
+    command_line.run_and_kill("evaluate/predictions", delay_s=0)
+    assert_ends_like(finished[0], command_line)
+
+
+@pytest.mark.chaos
 def test_a_run_killed_while_it_trains_ends_like_an_unbroken_one(finished, command_line):
     shutil.copytree(finished[0].storage / "tiny", command_line.storage / "tiny")
     for stage in (Stage.TRAIN, Stage.EVALUATE, Stage.REPORT):
@@ -130,15 +131,18 @@ def test_a_run_killed_while_it_trains_ends_like_an_unbroken_one(finished, comman
     shutil.rmtree(command_line.run_folder.path("model"))
     # The best weights appear with the first validation, after a quarter of the steps.
     command_line.run_and_kill("train/best", delay_s=0)
-    result = command_line.run()
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert tables_of(command_line.run_folder) == tables_of(finished[0].run_folder)
+    assert_ends_like(finished[0], command_line)
 
 
 @pytest.mark.chaos
 def test_a_run_killed_in_every_stage_ends_like_an_unbroken_one(finished, command_line):
     for stage in Stage:
         command_line.run_and_kill(f"{stage}/_STARTED.json", delay_s=1.0)
-    result = command_line.run()
+    assert_ends_like(finished[0], command_line)
+
+
+def assert_ends_like(unbroken, killed):
+    """The same command again finishes the killed run, with the tables of the unbroken one."""
+    result = killed.run()
     assert result.returncode == 0, result.stderr[-4000:]
-    assert tables_of(command_line.run_folder) == tables_of(finished[0].run_folder)
+    assert tables_of(killed.run_folder) == tables_of(unbroken.run_folder)

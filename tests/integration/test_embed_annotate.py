@@ -1,4 +1,4 @@
-"""Embed and annotate on a local Ray: same bits with one actor and with two, and after a kill."""
+"""Embed and annotate: the same bits in one process, with two Ray actors, and after a kill."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +14,14 @@ from raycrp.model.t5 import build_tokenizer
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, TASK_ROWS, embeddings_schema
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+pytestmark = pytest.mark.integration
 NUM_TYPES = 3
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The stages carried out with one actor; the run and both summaries."""
-    run, config = _data_run(tmp_path_factory.mktemp("one"), num_actors=1)
+    """The stages carried out in this process; the run and both summaries."""
+    run, config = _data_run(tmp_path_factory.mktemp("one"), num_actors=0)
     embedded = run_embed(config, run)
     _save_labelers(run)
     return run, embedded, run_annotate(config, run)
@@ -72,7 +72,8 @@ def test_annotate_keeps_the_rows_and_adds_type_and_probabilities(finished):
     assert sum(counts.values()) == 20
 
 
-def test_two_actors_give_the_same_bits_as_one(finished, tmp_path):
+@pytest.mark.usefixtures("local_ray")
+def test_two_actors_give_the_same_bits_as_one_process(finished, tmp_path):
     run, _, _ = finished
     other, config = _data_run(tmp_path, num_actors=2)
     run_embed(config, other)
@@ -88,7 +89,7 @@ def test_two_actors_give_the_same_bits_as_one(finished, tmp_path):
 
 def test_a_lost_shard_comes_back_with_the_same_bits(finished):
     run, before, _ = finished
-    config = _config(run.storage, num_actors=1)
+    config = _config(run.storage, num_actors=0)
     lost = {path: run.read_table(path) for path in ("embed/train/shard-000001.parquet",)}
     for path in lost:
         run.delete(path)

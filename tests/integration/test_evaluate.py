@@ -15,7 +15,7 @@ from raycrp.evaluate.stage import run_evaluate
 from raycrp.run import RunFolder
 from raycrp.schemas import PREDICTIONS, PROMPTS, SCORES
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+pytestmark = pytest.mark.integration
 
 NUM_REACTIONS = 20
 
@@ -27,7 +27,7 @@ def model_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, model_dir):
-    """A run folder with the stage done once, and its summary."""
+    """A run folder with the stage done once in this process, and its summary."""
     run = make_run(tmp_path_factory.mktemp("runs"), model_dir)
     return run, run_evaluate(settings(), run)
 
@@ -63,8 +63,15 @@ def prompt_rows(number):
 
 
 def settings(**changes):
-    base = {"num_beams": 3, "top_k": 3, "max_output_tokens": 12, "rows_per_shard": 16}
-    return Config.model_validate({"evaluate": {**base, "num_resamples": 100, **changes}})
+    base = {
+        "num_beams": 3,
+        "top_k": 3,
+        "max_output_tokens": 12,
+        "rows_per_shard": 16,
+        "num_actors": 0,
+        "num_resamples": 100,
+    }
+    return Config.model_validate({"evaluate": base | changes})
 
 
 def predictions_of(run):
@@ -135,8 +142,9 @@ def test_types_and_spellings_are_ranked_together(tmp_path, model_dir):
         assert len(set(row["predictions"])) == len(row["predictions"])
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_actors_and_shards_change_nothing_and_rows_are_chosen(whole, tmp_path, model_dir):
-    """Two actors answer other shards of five rows a task as one actor did."""
+    """Two actors answer other shards of five rows a task as one process did."""
     run = make_run(tmp_path, model_dir)
     summary = run_evaluate(settings(num_actors=2, rows_per_shard=6, max_rows=5), run)
     assert (summary["rows_out"], summary["not_sampled"]) == (10, 30)

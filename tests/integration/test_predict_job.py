@@ -46,8 +46,8 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, model_dir, inputs, local_ray):
-    """The output of a job that nothing happened to."""
+def whole(tmp_path_factory, model_dir, inputs):
+    """The output of a job that nothing happened to, carried out without Ray."""
     output = tmp_path_factory.mktemp("whole") / "answers.parquet"
     return output, run_job(model_dir, inputs, output)
 
@@ -59,7 +59,7 @@ def run_job(model_dir, inputs, output, *, settings=SETTINGS, **job):
         output=output,
         file_format=None,
         settings=settings,
-        job=JobSettings(**{"rows_per_block": 5, "device": Device.CPU, **job}),
+        job=JobSettings(**{"rows_per_block": 5, "num_actors": 0, "device": Device.CPU, **job}),
     )
 
 
@@ -74,7 +74,7 @@ def test_every_row_is_answered_or_rejected_by_name(whole):
     assert "23 rows = 20 answered + 3 rejected" in outcome.describe()
 
 
-def test_two_actors_answer_as_one(whole, model_dir, inputs, local_ray, tmp_path):
+def test_two_actors_answer_as_one_process(whole, model_dir, inputs, local_ray, tmp_path):
     run_job(model_dir, inputs, tmp_path / "two.parquet", num_actors=2)
     assert pq.read_table(tmp_path / "two.parquet") == pq.read_table(whole[0])
 
@@ -93,9 +93,7 @@ def test_a_file_is_answered_as_one_by_one(whole, model_dir, inputs):
             assert stored["passes_round_trip"] is answer.passes_round_trip
 
 
-def test_a_broken_job_goes_on_from_its_blocks(
-    whole, model_dir, inputs, local_ray, tmp_path, monkeypatch
-):
+def test_a_broken_job_goes_on_from_its_blocks(whole, model_dir, inputs, tmp_path, monkeypatch):
     output = tmp_path / "answers.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(predict_job.PredictionTarget, "write", fail)
@@ -133,7 +131,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(whole, model
     assert output.stat().st_mtime_ns == before
 
 
-def test_a_folder_gets_a_file_a_block(whole, model_dir, inputs, local_ray, tmp_path):
+def test_a_folder_gets_a_file_a_block(whole, model_dir, inputs, tmp_path):
     outcome = run_job(model_dir, inputs, tmp_path / "folder")
     assert outcome == whole[1]
     assert pq.read_table(tmp_path / "folder") == pq.read_table(whole[0])
