@@ -138,9 +138,6 @@ TRAINING: Mapping[str, str] = {
 }
 """Names in the training log (``raycrp.tracking.METRICS``) and the metrics that show them."""
 
-EXPORT_INTERVAL_S = 10.0
-"""How often Ray's workers send their metrics to the node."""
-
 _VALIDATION_PREFIX = "validation_loss"
 _BYTES_PER_GIB = 2**30
 
@@ -236,12 +233,6 @@ def stage_shown(stage: str, *, run: str) -> Iterator[None]:
         set_gauge("raycrp_stage_seconds", seconds, run=run, stage=stage)
     finally:
         set_gauge("raycrp_stage_running", 0, run=run, stage=stage)
-
-
-def wait_until_sent() -> None:
-    """Give Ray the time to send what was set, where the process is about to end with an error."""
-    if _is_ray_running():
-        time.sleep(EXPORT_INTERVAL_S)
 
 
 def set_training(step: int, values: Mapping[str, float], *, run: str) -> None:

@@ -65,10 +65,6 @@ def _share(change: Card) -> str:
     return f"{100 * change['share']:.0f} %"
 
 
-def _lift(change: Card) -> str:
-    return f"\N{MULTIPLICATION SIGN}{change['lift']:.1f}"
-
-
 def _changes(title: str, changes: Sequence[Card] | None, value: Callable[[Card], str]) -> Any:
     if not changes:
         return None

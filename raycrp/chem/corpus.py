@@ -5,7 +5,7 @@ only where the templates' rules of selectivity leave one product, and the same s
 several reagents on purpose, so that the reagents decide the outcome.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -95,24 +95,6 @@ def generate_corpus(num_reactions: int, *, seed: int) -> Iterator[CorpusReaction
     generator = _CorpusGenerator(seed)
     for _ in range(num_reactions):
         yield generator.next_reaction()
-
-
-def reagent_decided_share(reactions: Iterable[CorpusReaction]) -> float:
-    """Share of reactions whose reactants give another product under other reagents.
-
-    Args:
-        reactions: Reactions, any number.
-
-    Returns:
-        A share in [0, 1]; 0 for no reactions.
-    """
-    counts: Counter[str] = Counter()
-    products: defaultdict[str, set[str]] = defaultdict(set)
-    for reaction in reactions:
-        counts[reaction.reactants] += 1
-        products[reaction.reactants].add(reaction.product)
-    decided = sum(counts[reactants] for reactants, found in products.items() if len(found) > 1)
-    return decided / max(1, counts.total())
 
 
 class _CorpusGenerator:

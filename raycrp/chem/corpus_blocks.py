@@ -18,7 +18,6 @@ from raycrp.errors import DataError
 Item = TypeVar("Item")
 
 EMPTY_FRAGMENT = "H"
-STEREO_SITE = "x"
 AZOLE_SITE = "N"
 _SITE = re.compile(r"\{(\w)\}")
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from raycrp.chem.molecules import (
-    MAX_MOLECULE_CHARS,
     atom_maps,
-    canonical_molecule,
     join_molecules,
     molecule_counter,
     split_molecules,
@@ -94,35 +92,6 @@ class RoleTexts:
     def smiles(self) -> str:
         """``reactants>reagents>product`` of the texts as they are."""
         return ">".join(".".join(side) for side in (self.reactants, self.reagents, self.product))
-
-
-def parse_reaction(
-    text: str,
-    *,
-    notation: Notation = Notation.SMILES,
-    max_chars: int = MAX_MOLECULE_CHARS,
-) -> tuple[Reaction, str | None]:
-    """Canonical reaction of a reaction SMILES, and the text with its atom maps if it had any.
-
-    Args:
-        text: ``reactants>reagents>products`` or ``precursors>>products``; atom maps, where there
-            are any, decide which precursors are reactants.
-        notation: How molecules are written.
-        max_chars: Longest SMILES of one molecule.
-
-    Raises:
-        ReactionError: If the text has not the form of a reaction, or nothing reacts.
-        MoleculeError: If a molecule cannot be read.
-    """
-
-    def canonical(molecules: Sequence[str]) -> str:
-        return join_molecules(
-            [canonical_molecule(each, notation=notation, max_chars=max_chars) for each in molecules]
-        )
-
-    roles = split_reaction(text, notation=notation)
-    reaction = make_reaction(roles, canonical=canonical)
-    return reaction, roles.smiles if roles.has_maps else None
 
 
 def make_reaction(roles: RoleTexts, *, canonical: Callable[[Sequence[str]], str]) -> Reaction:

@@ -97,11 +97,6 @@ class _Piece:
     text: str
     maps: tuple[int, ...] = ()
 
-    @property
-    def num_mapped(self) -> int:
-        """Atoms that carry a map number."""
-        return sum(number > 0 for number in self.maps)
-
 
 def _join(pieces: Iterable[_Piece]) -> str:
     return ".".join(piece.text for piece in pieces)

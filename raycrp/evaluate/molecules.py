@@ -271,24 +271,6 @@ def coverage(answers: Answers) -> NDArray[np.float64]:
     return np.array([any(row) for row in _passed(answers)], dtype=np.float64)
 
 
-def tanimoto(first: str, second: str, *, radius: int, num_bits: int) -> float:
-    """Tanimoto similarity of the Morgan bits of two molecules.
-
-    Args:
-        first: A SMILES that RDKit reads.
-        second: Another.
-        radius: Bonds from the central atom.
-        num_bits: Length of the folded fingerprint.
-
-    Raises:
-        ValueError: If RDKit does not read one of them.
-    """
-    fingerprints = _Fingerprints(radius=radius, num_bits=num_bits)
-    return float(
-        DataStructs.TanimotoSimilarity(fingerprints.known(first), fingerprints.known(second))
-    )
-
-
 class _Fingerprints:
     """Morgan bits of molecules, each made once."""
 

@@ -38,7 +38,6 @@ class Metric:
         block: Which definitions it follows.
         statistics: One value a row, or the statistics that ``reduce`` takes sums of.
         reduce: From summed statistics to the score; the mean over rows if None.
-        higher_is_better: Direction.
         is_share: Whether the score lies in [0, 1].
         answers_needed: Answers of each row that the metric looks at.
         needs_round_trips: Whether it is about round trips, which only retrosynthesis has.
@@ -48,7 +47,6 @@ class Metric:
     block: Block
     statistics: Callable[[Answers], NDArray[np.float64]]
     reduce: Reduce | None = None
-    higher_is_better: bool = True
     is_share: bool = True
     answers_needed: int = 1
     needs_round_trips: bool = False

@@ -4,13 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raycrp.chem.molecules import canonical_molecule, join_molecules
 from raycrp.chem.reactions import (
     Reaction,
     ReactionError,
     ReactionFault,
     check_reacts,
-    parse_reaction,
+    make_reaction,
     reaction_key,
+    split_reaction,
     split_reagent_input,
     task_reaction,
     task_rows,
@@ -18,6 +20,16 @@ from raycrp.chem.reactions import (
 from raycrp.choices import Notation, Task
 
 ESTERIFICATION = Reaction("CC(=O)O.CO", "O=S(=O)(O)O", "COC(C)=O")
+
+
+def parse_reaction(text, *, notation=Notation.SMILES):
+    """The canonical reaction, and the text with its atom maps if it had any."""
+
+    def canonical(texts):
+        return join_molecules([canonical_molecule(each, notation=notation) for each in texts])
+
+    roles = split_reaction(text, notation=notation)
+    return make_reaction(roles, canonical=canonical), roles.smiles if roles.has_maps else None
 
 
 def test_three_parts_are_reactants_reagents_product():

@@ -22,7 +22,6 @@ from raycrp.evaluate.molecules import (
     strict_exact_flat,
     strict_valid,
     symmetric_similarity,
-    tanimoto,
 )
 
 
@@ -229,20 +228,6 @@ def test_a_truth_that_does_not_parse_is_never_matched():
     answers = Answers(["C1CC"], [["C1CC"]])
     assert strict_exact(answers, top=1)[0] == strict_exact_flat(answers, top=1)[0] == 0
     assert reciprocal_rank(answers)[0] == symmetric_similarity(answers)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [("CCO", "CCN"), ("c1ccccc1C", "c1ccccc1O"), ("CC(=O)O", "CC(=O)N")]
-)
-@pytest.mark.parametrize("num_bits", [1024, 2048])
-def test_tanimoto_equals_sets_of_bits(first, second, num_bits):
-    expected = bits_tanimoto(first, second, num_bits=num_bits)
-    assert tanimoto(first, second, radius=2, num_bits=num_bits) == pytest.approx(expected)
-
-
-def test_tanimoto_names_what_is_no_smiles():
-    with pytest.raises(ValueError, match="C1CC"):
-        tanimoto("C1CC", "CCO", radius=2, num_bits=1024)
 
 
 def test_assignment_is_optimal_not_greedy():
