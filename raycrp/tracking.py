@@ -180,6 +180,20 @@ def metrics_files(run: RunFolder) -> list[str]:
     return [_segment_path(number) for number in _segment_numbers(run)]
 
 
+def metrics_infos(run: RunFolder) -> list[fs.FileInfo]:
+    """Path, size and time of change of each segment, in order, by a single look at the folder.
+
+    Args:
+        run: The run folder.
+    """
+    selector = fs.FileSelector(run.path("train"), allow_not_found=True)
+    infos = run.filesystem.get_file_info(selector)
+    return sorted(
+        (info for info in infos if info.is_file and _SEGMENT.fullmatch(info.base_name)),
+        key=lambda info: _segment_number(info.base_name),
+    )
+
+
 def copy_metrics(source: RunFolder, target: RunFolder) -> None:
     """Put the metrics of one run folder in the place of another one's.
 
@@ -268,8 +282,12 @@ def _read_segment(run: RunFolder, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _segment_numbers(run: RunFolder) -> list[int]:
-    names = map(_SEGMENT.fullmatch, run.list_names("train"))
-    return sorted(int(name[1] or 0) for name in names if name)
+    return [_segment_number(info.base_name) for info in metrics_infos(run)]
+
+
+def _segment_number(name: str) -> int:
+    found = _SEGMENT.fullmatch(name)
+    return int(found[1] or 0) if found else 0
 
 
 def _segment_path(number: int) -> str:

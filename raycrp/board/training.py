@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from raycrp.run import RunFolder
-from raycrp.tracking import metrics_files
+from raycrp.tracking import metrics_infos
 
 Line = Mapping[str, Any]
 _Key = tuple[str, int, int]
@@ -15,6 +18,7 @@ _Key = tuple[str, int, int]
 MAX_POINTS = 1_200
 
 _CHUNK_BYTES = 4 * 2**20
+_NUM_READERS = 16
 _MAX_LINE_BYTES = 2**20
 _CHECK_BYTES = 128
 _VALIDATION = b'"validation_loss"'
@@ -89,10 +93,7 @@ class TrainingLog:
 
     def read(self) -> TrainingView:
         """The log as it is now."""
-        filesystem = self._run.filesystem
-        paths = [self._run.path(relative) for relative in metrics_files(self._run)]
-        infos = filesystem.get_file_info(paths)
-        keys = [(each.path, each.mtime_ns, each.size) for each in infos if each.is_file]
+        keys = [(each.path, each.mtime_ns, each.size) for each in metrics_infos(self._run)]
         if keys != self._keys:
             self._follow(keys)
             self._keys = keys
@@ -118,12 +119,27 @@ class TrainingLog:
     def _follow(self, keys: Sequence[_Key]) -> None:
         if not self._is_continued(keys):
             self._clear()
-        for key in keys[len(self._finished) :]:
-            with self._run.filesystem.open_input_file(key[0]) as file:
-                self._read_on(file)
+        waiting = keys[len(self._finished) :]
+        for key, file in zip(waiting, self._open(waiting), strict=True):
+            self._read_on(file)
+            file.close()
             if key is not keys[-1]:
                 self._finished.append(key)
                 self._offset, self._before = 0, b""
+
+    def _open(self, keys: Sequence[_Key]) -> Iterator[Any]:
+        """Files in order; of object storage, which answers slowly, several at once."""
+        if self._run.is_local:
+            yield from (self._run.filesystem.open_input_file(path) for path, *_ in keys)
+            return
+        with ThreadPoolExecutor(_NUM_READERS) as readers:
+            for first in range(0, len(keys), _NUM_READERS):
+                yield from readers.map(self._fetch, keys[first : first + _NUM_READERS])
+
+    def _fetch(self, key: _Key) -> Any:
+        path, _, size = key
+        file = self._run.filesystem.open_input_file(path)
+        return pa.BufferReader(file.read()) if size <= _CHUNK_BYTES else file
 
     def _is_continued(self, keys: Sequence[_Key]) -> bool:
         num_finished = len(self._finished)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raycrp.config import Config, dump_yaml
 from raycrp.run import RunFolder
+from raycrp.tracking import SEGMENT_LINES
 
 STAGES = ("data", "embed", "elicit", "annotate", "prompt", "train", "evaluate", "report")
 
@@ -82,14 +83,18 @@ class BoardRun:
         self.write_rounds()
 
     def write_training(self, num_steps, *, validation_every=10_000):
-        """A line a step, written as the tracker writes it."""
+        """A line a step, in the segments that the tracker makes of them."""
         self.start("train")
-        path = Path(self.folder.path("train/metrics.jsonl"))
-        with path.open("w", encoding="utf-8") as stream:
-            for step in range(1, num_steps + 1):
-                stream.write(training_line(step, num_steps))
-                if step % validation_every == 0:
-                    stream.write(validation_line(step, num_steps))
+        for number, first in enumerate(range(1, num_steps + 1, SEGMENT_LINES)):
+            with self.segment(number).open("w", encoding="utf-8") as stream:
+                for step in range(first, min(first + SEGMENT_LINES, num_steps + 1)):
+                    stream.write(training_line(step, num_steps))
+                    if step % validation_every == 0:
+                        stream.write(validation_line(step, num_steps))
+
+    def segment(self, number):
+        name = f"metrics.{number:06d}.jsonl" if number else "metrics.jsonl"
+        return Path(self.folder.path(f"train/{name}"))
 
     def write_cards(self, task, encoding, count):
         columns = {

@@ -58,10 +58,11 @@ class Head:
         """End the head and what it started, and nothing else."""
         processes = psutil.Process(self._process.pid).children(recursive=True)
         self._process.terminate()
-        self._process.wait(timeout=60)
-        _, alive = psutil.wait_procs(processes, timeout=15)
+        # After jobs have run Ray takes half a minute to go by itself.
+        _, alive = psutil.wait_procs([psutil.Process(self._process.pid), *processes], timeout=5)
         for process in alive:
             process.kill()
+        self._process.wait(timeout=60)
         self._folder.cleanup()
 
     def _wait(self):

@@ -1,6 +1,8 @@
 """Jobs on a real Ray head with dashboard and token, started here on ports of its own."""
 
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -10,8 +12,11 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 from ray_head import TOKEN, ray_command
 
+import raycrp
 from raycrp.errors import ClusterError
-from raycrp.submit.send import SubmitOptions, plain_command, submit_entrypoint
+from raycrp.run import RunFolder
+from raycrp.status import describe_run
+from raycrp.submit.send import SubmitOptions, submit_entrypoint
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +33,11 @@ print("done after all")
 """
 
 
+RAYCRP = [sys.executable, "-m", "raycrp"]
+SMALLER = ["data.num_reactions=60", "data.tasks=[forward]"]
+TIMEOUT_S = 600
+
+
 @pytest.fixture(scope="module")
 def client(head):
     return JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -42,6 +52,46 @@ def tree(tmp_path):
         (folder / name / "large").write_bytes(b"0" * 1000)
     (folder / "job.py").write_text(JOB)
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The package and a configuration, as a person has them."""
+    folder = tmp_path_factory.mktemp("checkout")
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(raycrp.__file__).parent, folder / "raycrp", ignore=skipped)
+    target = folder / "tests" / "e2e" / "tiny.yaml"
+    target.parent.mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[1] / "e2e" / "tiny.yaml", target)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def call(head, checkout):
+    """Run a command from the checkout, with the token."""
+    environment = head.environment | {"COLUMNS": "200"}
+    # The code that the job runs is what was sent.
+    environment.pop("PYTHONPATH", None)
+
+    def _call(*command):
+        return subprocess.run(
+            command,
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    return _call
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -88,29 +138,53 @@ def test_a_job_can_be_left_alone_and_stopped(send, client):
     assert outcome.status in ("PENDING", "RUNNING")
     assert f"ray job logs --follow {outcome.submission_id}" in shown
     assert client.stop_job(outcome.submission_id)
-    deadline = time.monotonic() + 30
-    while client.get_job_status(outcome.submission_id) != "STOPPED":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: client.get_job_status(outcome.submission_id) == "STOPPED")
 
 
-def test_the_plain_command_does_the_same(head, tree, client):
-    options = SubmitOptions(working_dir=tree)
-    command = ["python", "job.py", str(tree.parent)]
-    line = plain_command(command, address=head.address, job_id="plain", options=options)
-    token_mode, ray, *words = shlex.split(line)
-    assert (token_mode, ray) == ("RAY_AUTH_MODE=token", "ray")
-    result = subprocess.run(
-        ray_command(*words),
-        env=head.environment,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+def test_a_run_is_stopped_and_the_plain_command_goes_on_with_it(
+    call, client, checkout, tmp_path_factory
+):
+    run = RunFolder(str(tmp_path_factory.mktemp("storage")), "tiny")
+    settings = ["tests/e2e/tiny.yaml", f"run.storage={run.storage}", *SMALLER]
+    result = call(*RAYCRP, "submit", *settings, "--until", "embed", "--no-wait")
     assert result.returncode == 0, result.stderr
+    line, *_ = result.stdout.splitlines()
+    job_id = re.search(r"ray job stop (tiny-\S+)", result.stdout).group(1)
+    wait_until(lambda: run.exists("embed/_STARTED.json"))
+    assert client.get_job_status(job_id) == "RUNNING"
+    client.stop_job(job_id)
+    wait_until(lambda: client.get_job_status(job_id) == "STOPPED")
+    assert "data: finished" in client.get_job_logs(job_id)
+    assert not run.exists("embed/_SUCCESS.json")
+
+    token_mode, ray, *words = shlex.split(line.replace("--no-wait ", "").replace(job_id, "plain"))
+    assert (token_mode, ray) == ("RAY_AUTH_MODE=token", "ray")
+    result = call(*ray_command(*words))
+    assert result.returncode == 0, result.stdout + result.stderr
     assert client.get_job_status("plain") == "SUCCEEDED"
-    assert "sees ['job.py']\ndone after all" in client.get_job_logs("plain")
+    log = client.get_job_logs("plain")
+    assert "done already: data" in log
+    assert "embed: finished" in log
+    assert log.splitlines()[-1] in result.stdout
+    text = describe_run(run.storage, run.name)
+    assert re.search(r"^data +done +60 .*\nembed +done .*\nelicit +waiting$", text, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_whole_run_ends_with_its_report(call, tmp_path_factory):
+    run = RunFolder(str(tmp_path_factory.mktemp("storage")), "tiny")
+    result = call(*RAYCRP, "submit", "tests/e2e/tiny.yaml", f"run.storage={run.storage}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "SUCCEEDED" in result.stdout.splitlines()[-1]
+    assert run.exists("report/index.html")
+    text = describe_run(run.storage, run.name)
+    assert "elicit: 8 of 8 trials done" in text
+    assert "train: step 8," in text
+    again = call(*RAYCRP, "submit", "tests/e2e/tiny.yaml", f"run.storage={run.storage}")
+    assert (
+        "done already: data, embed, elicit, annotate, prompt, train, evaluate, report"
+        in again.stdout
+    )
 
 
 def test_storage_that_nodes_cannot_write_to_stops_it_before_it_starts(send, client):

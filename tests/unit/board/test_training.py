@@ -155,3 +155,16 @@ def test_time_left_of_the_present_attempt(run):
     view = TrainingLog(run).read()
     assert seconds_left(view, train=settings) == pytest.approx(35)
     assert seconds_left(view, train={**settings, "max_steps": 40}) == pytest.approx(5)
+
+
+def test_many_segments_of_object_storage_are_read_in_order(run, monkeypatch):
+    monkeypatch.setattr(RunFolder, "is_local", False)
+    Path(run.path("train")).mkdir(parents=True)
+    for number in range(40):
+        name = f"train/metrics.{number:06d}.jsonl" if number else METRICS_FILE
+        text = json.dumps(step(2 * number + 1)) + "\n" + json.dumps(step(2 * number + 2)) + "\n"
+        run.write_bytes(name, text.encode())
+    log = TrainingLog(run)
+    assert steps(log.read()) == list(range(1, 81))
+    run.write_bytes("train/metrics.000040.jsonl", (json.dumps(step(81)) + "\n").encode())
+    assert log.read().last["step"] == 81
