@@ -78,7 +78,8 @@ def _changes(title: str, changes: Sequence[Card] | None, value: Callable[[Card],
 def _central(reactions: Sequence[str]) -> Any:
     if not reactions:
         return None
-    pictures = _draw_reaction(reactions[0])
+    # The nearest to the centre that is small enough to be drawn.
+    pictures = next(filter(None, map(_draw_reaction, reactions)), ())
     others = [html.Li(html.Code(text)) for text in reactions]
     title = html.P("most central", className="kicker")
     shown = html.Div(list(pictures), className="reaction") if pictures else None

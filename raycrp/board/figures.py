@@ -37,6 +37,7 @@ _STATE_MARKS = {
     TrialState.STOPPED: " \N{MULTIPLICATION SIGN}",
 }
 _CIVIDIS_LIGHT_ABOVE = 0.55
+NONE_YET = "nothing in the log yet"
 _MAX_LABELLED_COLUMNS = 18
 
 
@@ -167,7 +168,7 @@ def loss_figure(training: TrainingView) -> Figure:
     if training.best is not None:
         x, y = [training.best["step"]], [training.best["validation_loss"]]
         data.append(_ring(x, y, name="lowest"))
-    return {"data": data, "layout": _step_layout("loss (nats per token)")}
+    return {"data": data, "layout": _step_layout("loss (nats per token)", data)}
 
 
 def validation_figure(training: TrainingView) -> Figure:
@@ -181,7 +182,7 @@ def validation_figure(training: TrainingView) -> Figure:
         for task, style in _TASK_STYLES.items()
     ]
     data = [line for line in data if line["x"]]
-    return {"data": data, "layout": _step_layout("validation loss (nats per token)")}
+    return {"data": data, "layout": _step_layout("validation loss (nats per token)", data)}
 
 
 def speed_figure(training: TrainingView) -> Figure:
@@ -192,7 +193,7 @@ def speed_figure(training: TrainingView) -> Figure:
     """
     style = LineStyle("#00795c", "")
     line = _step_line(training.steps, "samples_per_s", style=style, name="rows/s")
-    return {"data": [line], "layout": _step_layout("rows per second, all workers")}
+    return {"data": [line], "layout": _step_layout("rows per second, all workers", [line])}
 
 
 def workers_figure(training: TrainingView) -> Figure:
@@ -204,7 +205,7 @@ def workers_figure(training: TrainingView) -> Figure:
     style = LineStyle("#a04581", "")
     line = _step_line(training.steps, "workers", style=style, name="workers")
     line["line"]["shape"] = "hv"
-    layout = _step_layout("workers")
+    layout = _step_layout("workers", [line])
     highest = max(line["y"], default=1)
     layout["yaxis"] |= {"range": [0, 1.15 * highest], "tickformat": "d"}
     if highest < 8:
@@ -361,12 +362,16 @@ def _count_ticks(counts: Sequence[int]) -> dict[str, Any]:
     return {"tickvals": list(counts)} if len(counts) <= _MAX_LABELLED_COLUMNS else {}
 
 
-def _step_layout(title: str) -> dict[str, Any]:
+def _step_layout(title: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     layout = _layout(
         x={"title": {"text": "optimiser steps"}, "rangemode": "tozero", "tickformat": "~s"},
         y={"title": {"text": title}, "rangemode": "tozero"},
     )
-    return layout | {"hovermode": "x unified"}
+    layout["hovermode"] = "x unified"
+    if not any(line["x"] for line in lines):
+        place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
+        layout["annotations"] = [{**place, "text": NONE_YET, "font": {"color": SOFT}}]
+    return layout
 
 
 def _layout(*, x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from raycrp.board.search import SearchView
 from raycrp.board.snapshot import Snapshot
 from raycrp.board.stages import DONE, UNDER_WAY, WAITING
 from raycrp.board.sweep import TrialState, TrialView
-from raycrp.board.training import seconds_left
+from raycrp.board.training import Line, seconds_left
 from raycrp.plan import Stage
 
 Children = list[Any]
@@ -222,26 +222,31 @@ def _trials_fact(snapshot: Snapshot) -> tuple[str, str, str] | None:
 
 
 def _training_facts(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    training, view = snapshot.training, snapshot.stage(Stage.TRAIN)
-    if training.last is None:
-        return []
-    last, settings = training.last, snapshot.settings["train"]
-    epochs = f"epoch {last['epoch']:.2f} of {settings['max_epochs']}"
-    facts = [("training step", f"{last['step']:,}", epochs)]
-    left_s = seconds_left(training, train=settings)
-    if view is not None and view.state == UNDER_WAY and left_s is not None:
-        facts[0] = (*facts[0][:2], f"{epochs}, at most {_span(left_s)} left")
+    training, facts = snapshot.training, []
+    if training.last is not None:
+        facts.append(_step_fact(training.last, snapshot))
     if training.best is not None:
         note = f"at step {training.best['step']:,}"
         loss = f"{training.best['validation_loss']:.4f}"
         facts.append(("lowest validation loss", loss, note))
-    workers = last.get("workers")
-    note = f"{workers:g} worker{'' if workers == 1 else 's'}" if workers else ""
-    facts.append(("training rows per second", f"{last['samples_per_s']:.1f}", note))
+    if training.last is not None:
+        workers = training.last.get("workers")
+        note = f"{workers:g} worker{'' if workers == 1 else 's'}" if workers else ""
+        speed = f"{training.last['samples_per_s']:.1f}"
+        facts.append(("training rows per second", speed, note))
     if snapshot.restarts:
         lost = sum(restart.steps_lost for restart in snapshot.restarts)
         facts.append(("restarts", f"{len(snapshot.restarts):,}", f"{lost:,} steps done again"))
     return facts
+
+
+def _step_fact(last: Line, snapshot: Snapshot) -> tuple[str, str, str]:
+    settings, view = snapshot.settings["train"], snapshot.stage(Stage.TRAIN)
+    note = f"epoch {last['epoch']:.2f} of {settings['max_epochs']}"
+    left_s = seconds_left(snapshot.training, train=settings)
+    if view is not None and view.state == UNDER_WAY and left_s is not None:
+        note += f", at most {_span(left_s)} left"
+    return "training step", f"{last['step']:,}", note
 
 
 def _fact(label: str, value: str, note: str) -> Any:

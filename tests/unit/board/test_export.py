@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from raycrp.board.cards import card_children
 from raycrp.board.export import export_board, render_board
 from raycrp.board.figures import METRICS, heat_figure, lines_figure, workers_figure
 from raycrp.board.search import SearchTrialView, SearchView
@@ -13,10 +14,11 @@ from raycrp.board.snapshot import Snapshot
 from raycrp.board.stages import StageView
 from raycrp.board.sweep import TrialState, build_sweep
 from raycrp.board.training import TrainingView
-from raycrp.board.view import empty_sweep, empty_training
+from raycrp.board.view import empty_sweep, empty_training, header_children
 from raycrp.config import Config, dump_yaml
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
+from raycrp.train.restarts import Restart
 
 SETTINGS = Config.model_validate(
     {
@@ -181,6 +183,39 @@ class TestFigures:
         broken = {**snapshot.training.steps[0], "workers": float("nan")}
         figure = workers_figure(TrainingView([broken, snapshot.training.steps[1]]))
         assert figure["data"][0]["y"] == [3]
+
+    def test_a_figure_without_a_point_says_so(self, snapshot):
+        [note] = workers_figure(TrainingView())["layout"]["annotations"]
+        assert note["text"] == "nothing in the log yet"
+        assert "annotations" not in workers_figure(snapshot.training)["layout"]
+
+
+class TestHead:
+    def test_restarts_are_told_and_validations_stand_alone(self, snapshot):
+        restarts = [Restart(1.0, 40, 30, 2, 9.0), Restart(2.0, 45, 42, 1, 9.0)]
+        log = TrainingView((), [{"step": 7, "validation_loss": 2.5}])
+        text = json.dumps(
+            header_children(replace(snapshot, training=log, restarts=restarts)),
+            default=lambda part: part.to_plotly_json(),
+        )
+        texts = re.findall(r'"children": "([^"]*)"', text)
+        at = texts.index("lowest validation loss")
+        assert texts[at:] == [
+            *("lowest validation loss", "2.5000", "at step 7"),
+            *("restarts", "2", "13 steps done again"),
+        ]
+
+
+class TestCards:
+    def test_the_first_reaction_that_can_be_drawn_is(self):
+        large = "C" * 200
+        card = {"task": "forward", "reaction_type": 0, "size": 1}
+        shown = card_children(
+            Snapshot("r", "r", cards=[{**card, "central": [f"{large}>>{large}", "CCO>>CC=O"]}]),
+            task="forward",
+        )
+        text = json.dumps(shown, default=lambda part: part.to_plotly_json())
+        assert text.count("data:image/svg") == 2
 
 
 class TestEmpty:
