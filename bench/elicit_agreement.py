@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
@@ -18,6 +17,7 @@ from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from bench.uspto50k import DATA_FILE, TASK, take_reactions
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.chem.fingerprints import difference_fingerprints
 from raycrp.chem.reactions import Reaction
 from raycrp.choices import PAPER_ENCODINGS, Device, Encoding, Preset
@@ -37,9 +37,6 @@ NUM_TYPES = 10
 MAX_SMALL_KMEANS_ROWS = 5_000
 MAX_NAMING_ROWS = 20_000
 ITEMS_A_PART = 2_048
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,10 @@ from raycrp.model.annotation import annotation_prompt
 from raycrp.model.decode import beam_search
 from raycrp.model.encode import encode_texts
 from raycrp.model.head import fit_head
-from raycrp.model.labeler import T5Labeler, fit_t5_labeler
+from raycrp.model.labeler import T5Labeler
 from raycrp.model.t5 import load_backbone, save_backbone, seeded
 from raycrp.model.tokenizers import prepare_tokenizer
+from raycrp.model.tuning import TuningSettings, fit_t5_labeler
 from raycrp.prompt.templates import compose_prompt, load_templates, prompt_words
 
 DATA_FILE = "full/forward_reaction_prediction.smiles.parquet"
@@ -169,9 +170,9 @@ def compare_labels(folder: Path, *, inputs: Sequence[str], num_rows: int) -> flo
         task=Task.FORWARD,
         valid_inputs=[],
         valid_labels=labels[:0],
+        settings=TuningSettings(max_epochs=2, patience=2, batch_size=32, learning_rate=1e-3),
         seed=0,
         device=Device.CPU,
-        max_epochs=2,
     )
     asked = inputs[-num_rows:]
     prompts = [annotation_prompt(text, task=Task.FORWARD, num_types=NUM_TYPES) for text in asked]

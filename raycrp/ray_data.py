@@ -24,6 +24,8 @@ from raycrp.run import RunFolder
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 10.0
+THREADS_PER_ACTOR = 1
+"""An actor has one CPU; a fixed number also keeps the results the same bit for bit."""
 
 TableFunction = Callable[[pa.Table], pa.Table]
 """Takes a shard's rows and returns as many rows, in any order."""

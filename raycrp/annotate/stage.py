@@ -11,13 +11,11 @@ import torch
 from raycrp.choices import Device, Task
 from raycrp.config import Config
 from raycrp.model.labeler import Labeler, load_labeler
-from raycrp.ray_data import map_shards
+from raycrp.ray_data import THREADS_PER_ACTOR, map_shards
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, Split
 
 LABELERS_DIR = "elicit/labelers"
-_THREADS = 1
-# An actor of map_shards has one CPU; a fixed number also keeps the results the same bit for bit.
 
 
 def run_annotate(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -64,7 +62,7 @@ class RowAnnotator:
     """
 
     def __init__(self, run: RunFolder, *, device: Device) -> None:
-        torch.set_num_threads(_THREADS)
+        torch.set_num_threads(THREADS_PER_ACTOR)
         self._run = run
         self._device = device
         self._labelers: dict[Task, Labeler] = {}

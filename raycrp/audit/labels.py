@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.audit.leak import NUM_FOLDS, LabelledRows, LeakTest, find_leak
 from raycrp.audit.rows import part_of
 from raycrp.audit.types import TestTypes, matrix, read_clusters
@@ -15,9 +15,6 @@ from raycrp.chem.text_fingerprints import text_fingerprints
 from raycrp.choices import Task
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 LABEL_COLUMN = "reaction_label"
 """The column in which the paper's authors published their RTs; the data stage keeps it apart."""

@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.evaluate.bootstrap import (
     Estimate,
     Interval,
@@ -25,9 +26,6 @@ from raycrp.evaluate.bootstrap import (
     bootstrap_intervals,
     ratio_of_sums,
 )
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 NUM_FOLDS = 5
 _NUM_COMPONENTS = 128

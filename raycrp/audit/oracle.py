@@ -6,10 +6,8 @@ They exist for an audit alone, as an upper bound, and are never stored with anno
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from raycrp.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from raycrp.arrays import IntArray
 from raycrp.choices import AuditSource, Device, InstructionChoice, Task
 from raycrp.config import Config, EvaluateConfig
 from raycrp.evaluate.model_folder import MODEL_DIR
@@ -31,8 +31,6 @@ from raycrp.prompt.templates import (
 )
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
-
-IntArray = npt.NDArray[np.int64]
 
 QUESTIONS_DIR, ANSWERS_DIR = "audit/questions", "audit/answers"
 _MAX_INPUT_TOKENS = 512

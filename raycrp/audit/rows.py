@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raycrp.arrays import FloatArray
 from raycrp.chem.reactions import task_reaction
 from raycrp.choices import Device, Encoding, Scope, Task
 from raycrp.config import Config
@@ -27,8 +27,6 @@ from raycrp.model.labeler import Labeler, load_labeler
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
-
-FloatArray = npt.NDArray[np.float32]
 
 SOURCE_DIR, DESCRIBED_DIR = "audit/rows", "audit/described"
 MAX_FIT_ROWS = 2_000

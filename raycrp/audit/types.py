@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.audit.oracle import fit_oracle
 from raycrp.audit.rows import part_of
 from raycrp.choices import Task
@@ -14,9 +14,6 @@ from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

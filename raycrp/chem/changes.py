@@ -17,14 +17,8 @@ import numpy as np
 from rdkit import Chem
 from scipy.sparse.csgraph import connected_components
 
-from raycrp.chem.graphs import (
-    NUM_ELEMENTS,
-    AtomGraph,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    MoleculeGraph,
-)
+from raycrp.arrays import BoolArray, FloatArray, IntArray
+from raycrp.chem.graphs import NUM_ELEMENTS, AtomGraph, MoleculeGraph
 from raycrp.chem.groups import group_counts
 from raycrp.chem.matching import AtomMatch, leaving_bonds, match_reaction
 from raycrp.chem.reactions import Reaction

@@ -9,9 +9,8 @@ import numpy.typing as npt
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
+from raycrp.arrays import FloatArray
 from raycrp.chem.reactions import Reaction
-
-FloatArray = npt.NDArray[np.float32]
 
 NUM_BITS = 2_048
 DIM = 256

@@ -11,11 +11,9 @@ import numpy.typing as npt
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
+from raycrp.arrays import BoolArray, FloatArray, IntArray
 from raycrp.chem.molecules import MoleculeError, MoleculeFault
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 HashArray = npt.NDArray[np.uint64]
 
 NUM_ELEMENTS = 119

@@ -17,14 +17,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from raycrp.arrays import BoolArray, FloatArray, IntArray
 from raycrp.chem.graphs import (
     LOCAL,
     WITH_ORDERS,
     WITHOUT_ORDERS,
     AtomGraph,
-    BoolArray,
-    FloatArray,
-    IntArray,
     MoleculeGraph,
     element_set,
     join_graphs,

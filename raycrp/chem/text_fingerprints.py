@@ -5,13 +5,11 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
+from raycrp.arrays import FloatArray
 from raycrp.chem.reactions import ARROW
-
-FloatArray = npt.NDArray[np.float32]
 
 NUM_BITS = 512
 DIM = 2 * NUM_BITS + 1

@@ -5,17 +5,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import ray
 
+from raycrp.arrays import IntArray
 from raycrp.choices import Task
 from raycrp.elicit.rows import Basis, TaskRows, check_parts
 from raycrp.elicit.stored import StoredVectors
 from raycrp.elicit.vectors import Vectors
 
 logger = logging.getLogger(__name__)
-
-IntArray = npt.NDArray[np.int64]
 
 
 def share_reactions(rows: Mapping[Task, TaskRows]) -> dict[Task, TaskRows]:

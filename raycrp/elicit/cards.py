@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 
+from raycrp.arrays import IntArray
 from raycrp.chem.changes import reaction_changes
 from raycrp.chem.reactions import Reaction, task_reaction
 from raycrp.chem.summaries import ChangeShare, TypeSummary, name_types
@@ -19,7 +19,6 @@ from raycrp.elicit.trial import Trial, read_distances
 from raycrp.run import RunFolder
 from raycrp.schemas import RT_CARDS
 
-IntArray = npt.NDArray[np.int64]
 Card = dict[str, Any]
 
 CARDS = "elicit/rt_cards.parquet"

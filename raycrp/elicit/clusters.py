@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Encoding
 from raycrp.elicit.encodings import encode_reactions
 from raycrp.elicit.vectors import Vectors
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 _MAX_SAMPLE_ROWS = 50_000
 _NUM_PASSES = 2

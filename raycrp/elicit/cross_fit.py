@@ -4,13 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.elicit.feedback import LlmRt, derive_seed
 from raycrp.elicit.rows import TaskRows
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 def cross_fit(

@@ -7,13 +7,11 @@ not made of LLM-RT's vectors, or an entry in ``JOINED``.
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from raycrp.arrays import FloatArray
 from raycrp.choices import Encoding
 from raycrp.elicit.vectors import Block
 from raycrp.errors import ElicitError
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def encode_reactions(block: Block, *, encoding: Encoding) -> FloatArray:

@@ -5,10 +5,9 @@ A source of such vectors is a member of ``Encoding`` and an entry in ``FEATURES`
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from raycrp.arrays import FloatArray
 from raycrp.chem.changes import NUM_FEATURES, change_vectors
 from raycrp.chem.fingerprints import DIM, difference_fingerprints
 from raycrp.chem.reactions import Reaction, task_reaction
@@ -16,8 +15,6 @@ from raycrp.choices import Encoding, Task
 from raycrp.elicit.encodings import sources
 from raycrp.ray_data import map_shards
 from raycrp.run import RunFolder
-
-FloatArray = npt.NDArray[np.float32]
 
 ROWS = "data/rows/train"
 

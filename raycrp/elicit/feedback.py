@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import adjusted_mutual_info_score
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Encoding
 from raycrp.elicit.clusters import (
     Clusters,
@@ -26,9 +26,6 @@ from raycrp.elicit.scores import ClusterSizes, NamingScores, measure_sizes, scor
 from raycrp.elicit.vectors import Vectors
 
 logger = logging.getLogger(__name__)
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 NO_TYPE = -1

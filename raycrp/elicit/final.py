@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Task
 from raycrp.elicit.cross_fit import cross_fit
 from raycrp.elicit.feedback import NO_TYPE, derive_seed, majority_type
@@ -22,8 +22,6 @@ from raycrp.model.labeler import Labeler, load_labeler
 from raycrp.run import RunFolder
 from raycrp.schemas import REACTION_TYPES
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 Scores = dict[str, Any]
 
 TYPES = "elicit/reaction_types"

@@ -6,23 +6,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Device, LabelerKind
 from raycrp.elicit.feedback import LlmRt
 from raycrp.elicit.rows import TaskRows
-from raycrp.elicit.tuning import TuningSettings, tune_encoder
 from raycrp.elicit.vectors import RenewedVectors, Vectors
 from raycrp.model.encode import TextEncoder, encode_texts, encode_token_ids, tokenize_texts
 from raycrp.model.head import Head, fit_head
-from raycrp.model.labeler import HeadLabeler, T5Labeler, fit_t5_labeler
+from raycrp.model.labeler import HeadLabeler, T5Labeler
 from raycrp.model.t5 import load_encoder, resolve_device
 from raycrp.model.tokenizers import load_tokenizer_dir
+from raycrp.model.tuning import TuningSettings, fit_t5_labeler, tune_encoder
 from raycrp.run import RunFolder
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 ENCODER = "embed/llm_rt"
 
@@ -261,12 +258,9 @@ class TunedT5:
             task=rows.task,
             valid_inputs=_take(rows.inputs, rows.valid),
             valid_labels=labels[rows.valid],
+            settings=settings.tuning,
             seed=seed,
             device=settings.device,
-            max_epochs=settings.tuning.max_epochs,
-            patience=settings.tuning.patience,
-            batch_size=settings.tuning.batch_size,
-            learning_rate=settings.tuning.learning_rate,
             token_budget=settings.token_budget,
             max_tokens=settings.max_tokens,
         )

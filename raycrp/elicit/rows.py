@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raycrp.arrays import IntArray
 from raycrp.choices import Encoding, Task
 from raycrp.elicit.clusters import count_distinct
 from raycrp.elicit.stored import load_vectors
@@ -16,8 +16,6 @@ from raycrp.elicit.vectors import Vectors
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
 from raycrp.schemas import RtSplit
-
-IntArray = npt.NDArray[np.int64]
 
 ROWS = "data/rows/train"
 

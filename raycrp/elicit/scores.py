@@ -8,8 +8,7 @@ import numpy.typing as npt
 from sklearn.metrics import cohen_kappa_score, mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from raycrp.arrays import FloatArray, IntArray
 
 _NORMAL_95 = 1.959963984540054
 _NO_INFORMATION = 1e-9

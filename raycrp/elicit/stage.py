@@ -20,7 +20,7 @@ from raycrp.elicit.search import SearchResult, search_by_halving, search_grid
 from raycrp.elicit.select import Selection, choose_trials
 from raycrp.elicit.sweep import SweepResources
 from raycrp.elicit.trial import Record, Trial, TrialSettings, parse_trial
-from raycrp.elicit.tuning import TuningSettings
+from raycrp.model.tuning import TuningSettings
 from raycrp.run import RunFolder
 from raycrp.schemas import TRIALS
 

@@ -9,14 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Encoding
 from raycrp.elicit.features import features_dir
 from raycrp.elicit.vectors import ArrayVectors, Block, Vectors
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 VECTORS = "embed/train"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Encoding, Task
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.feedback import FeedbackSettings, LlmRt, RoundResult, derive_seed, run_rounds
@@ -20,8 +20,6 @@ from raycrp.schemas import REACTION_TYPES
 
 logger = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 Record = dict[str, Any]
 
 DONE = "elicit/tune/done"

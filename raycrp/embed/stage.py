@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raycrp.arrays import FloatArray
 from raycrp.choices import Device
 from raycrp.config import Config
-from raycrp.model.encode import Float32Array, TextEncoder, tokenize_texts
+from raycrp.model.encode import TextEncoder, tokenize_texts
 from raycrp.model.t5 import prepare_tokenizer, save_backbone
 from raycrp.model.tokenizers import load_tokenizer_dir
-from raycrp.ray_data import map_shards
+from raycrp.ray_data import THREADS_PER_ACTOR, map_shards
 from raycrp.run import RunFolder
 from raycrp.schemas import Split, embeddings_schema
 
@@ -26,8 +27,6 @@ LLM_RT_DIR = "embed/llm_rt"
 VECTORS_DIR = f"embed/{Split.TRAIN}"
 _ROWS_DIR = f"data/rows/{Split.TRAIN}"
 _TOKENIZER_DIR = "data/tokenizer"
-_THREADS = 1
-# An actor of map_shards has one CPU; a fixed number also keeps the results the same bit for bit.
 
 
 def run_embed(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class RowEmbedder:
     def __init__(
         self, run: RunFolder, *, device: Device, token_budget: int, max_tokens: int
     ) -> None:
-        torch.set_num_threads(_THREADS)
+        torch.set_num_threads(THREADS_PER_ACTOR)
         self._encoder = TextEncoder(
             run.local_dir(LLM_RT_DIR),
             device=device,
@@ -149,5 +148,5 @@ def _iter_texts(run: RunFolder) -> Iterator[str]:
             yield from column.to_pylist()
 
 
-def _vector_array(vectors: Float32Array) -> pa.FixedSizeListArray:
+def _vector_array(vectors: FloatArray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])

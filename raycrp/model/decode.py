@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from raycrp.arrays import FloatArray
 from raycrp.model.beams import Answer, BeamSettings, search_beams
-from raycrp.model.encode import (
-    Float32Array,
-    evaluating,
-    length_batches,
-    pad_rows,
-    tokenize_texts,
-)
+from raycrp.model.encode import evaluating, length_batches, pad_rows, tokenize_texts
 from raycrp.model.incremental import score_tokens
 
 if TYPE_CHECKING:
@@ -144,7 +139,7 @@ def score_labels(
     labels: Sequence[str],
     token_budget: int,
     max_input_tokens: int | None = None,
-) -> Float32Array:
+) -> FloatArray:
     """Log-probability of each of a fixed set of answers.
 
     Where no label is the beginning of another, a label's score is the probability that the

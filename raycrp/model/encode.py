@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from raycrp.arrays import FloatArray
 from raycrp.choices import Device
 from raycrp.model.t5 import load_encoder, resolve_device
 from raycrp.model.tokenizers import load_tokenizer_dir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class TextEncoder:
@@ -41,7 +40,7 @@ class TextEncoder:
         """Length of a vector."""
         return int(self._encoder.config.d_model)
 
-    def encode(self, texts: Sequence[str]) -> Float32Array:
+    def encode(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of texts.
 
         Args:
@@ -73,7 +72,7 @@ def encode_texts(
     texts: Sequence[str],
     token_budget: int,
     max_tokens: int,
-) -> tuple[Float32Array, int]:
+) -> tuple[FloatArray, int]:
     """Vectors of texts by a live encoder, dropout off while it runs.
 
     Args:
@@ -103,7 +102,7 @@ def encode_texts(
 
 def encode_token_ids(
     encoder: torch.nn.Module, *, rows: Sequence[Sequence[int]], pad_id: int, token_budget: int
-) -> Float32Array:
+) -> FloatArray:
     """Vectors of token ids that are there already, such as a trainer's cached rows.
 
     Args:

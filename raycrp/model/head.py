@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+from raycrp.arrays import FloatArray
 from raycrp.errors import ModelError
 
-Float32Array = npt.NDArray[np.float32]
 State = TypeVar("State")
 
 _TEMPERATURE_BOUNDS = (0.25, 4.0)
@@ -36,9 +36,9 @@ class Head:
         temperature: Divides the logits, so that probabilities are calibrated.
     """
 
-    mean: Float32Array
-    scale: Float32Array
-    layers: tuple[tuple[Float32Array, Float32Array], ...]
+    mean: FloatArray
+    scale: FloatArray
+    layers: tuple[tuple[FloatArray, FloatArray], ...]
     temperature: float = 1.0
 
     @property
@@ -46,7 +46,7 @@ class Head:
         """Number of classes."""
         return len(self.layers[-1][1])
 
-    def predict(self, vectors: Float32Array) -> Float32Array:
+    def predict(self, vectors: FloatArray) -> FloatArray:
         """Probabilities of the classes.
 
         Args:
@@ -57,13 +57,13 @@ class Head:
         """
         return np.asarray(softmax(self.logits(vectors), axis=1), dtype=np.float32)
 
-    def logits(self, vectors: Float32Array) -> Float32Array:
+    def logits(self, vectors: FloatArray) -> FloatArray:
         """What the softmax takes, shape ``(num_rows, num_types)``."""
         hidden: npt.NDArray[Any] = (vectors - self.mean) / self.scale
         for weight, bias in self.layers[:-1]:
             hidden = np.maximum(hidden @ weight.T + bias, 0)
         weight, bias = self.layers[-1]
-        logits: Float32Array = (hidden @ weight.T + bias) / np.float32(self.temperature)
+        logits: FloatArray = (hidden @ weight.T + bias) / np.float32(self.temperature)
         return logits
 
     def save(self, path: Path) -> None:
@@ -96,11 +96,11 @@ def load_head(path: Path) -> Head:
 
 
 def fit_head(
-    vectors: Float32Array,
+    vectors: FloatArray,
     labels: npt.NDArray[np.integer[Any]],
     *,
     num_types: int,
-    valid_vectors: Float32Array,
+    valid_vectors: FloatArray,
     valid_labels: npt.NDArray[np.integer[Any]],
     seed: int,
     hidden_size: int = 128,
@@ -181,7 +181,7 @@ def keep_best(states: Iterable[State], *, loss: Callable[[State], float], patien
     return best
 
 
-def fit_temperature(logits: Float32Array, *, labels: npt.NDArray[np.integer[Any]]) -> float:
+def fit_temperature(logits: FloatArray, *, labels: npt.NDArray[np.integer[Any]]) -> float:
     """Temperature that makes predicted probabilities fit what came true best.
 
     Args:
@@ -211,7 +211,7 @@ def log_loss(
     return float(-np.log(np.maximum(picked, _SMALLEST)).mean())
 
 
-def _standardisation(vectors: Float32Array) -> tuple[Float32Array, Float32Array]:
+def _standardisation(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = vectors.std(axis=0, dtype=np.float64).astype(np.float32)
     # A column that hardly varies would be blown up to noise.
@@ -254,6 +254,6 @@ def _logits(parameters: Sequence[torch.Tensor], inputs: torch.Tensor) -> torch.T
     return hidden @ parameters[-2].T + parameters[-1]
 
 
-def _freeze(parameters: Sequence[torch.Tensor], *, mean: Float32Array, scale: Float32Array) -> Head:
+def _freeze(parameters: Sequence[torch.Tensor], *, mean: FloatArray, scale: FloatArray) -> Head:
     arrays = [parameter.detach().numpy().copy() for parameter in parameters]
     return Head(mean, scale, tuple(zip(arrays[::2], arrays[1::2], strict=True)))

@@ -2,37 +2,24 @@
 
 import json
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from scipy.special import softmax
 
+from raycrp.arrays import FloatArray
 from raycrp.choices import Device, LabelerKind, Task
 from raycrp.errors import ModelError
 from raycrp.model.annotation import annotation_prompt
 from raycrp.model.decode import score_labels
-from raycrp.model.encode import Float32Array, TextEncoder, pad_rows, tokenize_texts
-from raycrp.model.head import Head, fit_head, fit_temperature, keep_best, load_head, log_loss
-from raycrp.model.t5 import load_backbone, seeded
+from raycrp.model.encode import TextEncoder, tokenize_texts
+from raycrp.model.head import Head, load_head
+from raycrp.model.t5 import load_backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
-
-__all__ = [
-    "Head",
-    "HeadLabeler",
-    "Labeler",
-    "T5Labeler",
-    "fit_head",
-    "fit_t5_labeler",
-    "load_labeler",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +30,6 @@ _CARD_KEYS = {
     LabelerKind.HEAD: {"format", "num_types", "token_budget", "max_tokens"},
     LabelerKind.T5: {"format", "num_types", "token_budget", "max_tokens", "task", "temperature"},
 }
-_IGNORED = -100
-_BATCHES_SORTED_TOGETHER = 50
 
 
 class Labeler(Protocol):
@@ -55,7 +40,7 @@ class Labeler(Protocol):
         """Number of reaction types, the N of the paper."""
         ...
 
-    def predict(self, inputs: Sequence[str]) -> Float32Array:
+    def predict(self, inputs: Sequence[str]) -> FloatArray:
         """Probabilities of the reaction types.
 
         Args:
@@ -114,7 +99,7 @@ class HeadLabeler:
         """Number of reaction types."""
         return self._head.num_types
 
-    def predict(self, inputs: Sequence[str]) -> Float32Array:
+    def predict(self, inputs: Sequence[str]) -> FloatArray:
         """Probabilities of the reaction types, shape ``(len(inputs), num_types)``."""
         return self._head.predict(self._encoder.encode(inputs))
 
@@ -169,12 +154,12 @@ class T5Labeler:
         """Number of reaction types."""
         return self._num_types
 
-    def predict(self, inputs: Sequence[str]) -> Float32Array:
+    def predict(self, inputs: Sequence[str]) -> FloatArray:
         """Probabilities of the reaction types, shape ``(len(inputs), num_types)``."""
         scores = self.scores(inputs) / self.temperature
         return np.asarray(softmax(scores, axis=1), dtype=np.float32)
 
-    def scores(self, inputs: Sequence[str]) -> Float32Array:
+    def scores(self, inputs: Sequence[str]) -> FloatArray:
         """Log-probabilities of the labels among all texts, before calibration."""
         return score_labels(
             self.model,
@@ -215,139 +200,6 @@ class T5Labeler:
 def label_names(num_types: int) -> list[str]:
     """The answers that a T5 labeler may give: "0" to "N-1"."""
     return [str(number) for number in range(num_types)]
-
-
-def fit_t5_labeler(
-    folder: Path,
-    *,
-    inputs: Sequence[str],
-    labels: npt.NDArray[np.integer[Any]],
-    num_types: int,
-    task: Task,
-    valid_inputs: Sequence[str],
-    valid_labels: npt.NDArray[np.integer[Any]],
-    seed: int,
-    device: Device = Device.AUTO,
-    max_epochs: int = 10,
-    patience: int = 2,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.01,
-    token_budget: int = 16_384,
-    max_tokens: int = 512,
-) -> T5Labeler:
-    """Fine-tune a T5 to answer the annotation prompt; dropout on, padding out of the loss.
-
-    Args:
-        folder: The T5 to start from, as written by ``save_backbone``.
-        inputs: Input texts of the training rows.
-        labels: Their reaction types, values in ``[0, num_types)``.
-        num_types: Number of reaction types.
-        task: Task of the rows.
-        valid_inputs: Rows that say when to stop and set the temperature; may be none.
-        valid_labels: Their reaction types.
-        seed: Seed of dropout and of the order of the rows.
-        device: Where the model is trained.
-        max_epochs: Passes over the rows at most.
-        patience: Epochs without a lower validation loss before training stops.
-        batch_size: Rows of a step.
-        learning_rate: Step size of AdamW.
-        weight_decay: Decoupled weight decay.
-        token_budget: Rows times longest prompt of a padded batch when labels are scored.
-        max_tokens: Longer prompts are cut to this many tokens.
-
-    Returns:
-        The labeler of the epoch with the lowest validation loss, calibrated.
-
-    Raises:
-        ValueError: If there are no rows, or inputs and labels differ in length.
-        ModelError: If the folder is not a T5.
-
-    Source: Algorithm 1, Eq 6.
-    """
-    if len(inputs) == 0 or len(inputs) != len(labels):
-        raise ValueError(f"found {len(inputs)} inputs and {len(labels)} labels, expected pairs")
-    model, tokenizer = load_backbone(folder, device=device)
-    labeler = T5Labeler(
-        model,
-        tokenizer,
-        task=task,
-        num_types=num_types,
-        token_budget=token_budget,
-        max_tokens=max_tokens,
-    )
-    with seeded(seed):
-        epochs = _finetune_epochs(
-            labeler,
-            inputs=inputs,
-            labels=labels,
-            batch_size=batch_size,
-            optimizer=torch.optim.AdamW(
-                model.parameters(), lr=learning_rate, weight_decay=weight_decay
-            ),
-        )
-        states = (_weights(model) for _ in islice(epochs, max_epochs))
-        if len(valid_inputs) == 0:
-            deque(states, maxlen=1)
-            return labeler
-        best = keep_best(
-            states,
-            loss=lambda _: log_loss(labeler.predict(valid_inputs), labels=valid_labels),
-            patience=patience,
-        )
-    model.load_state_dict(best)
-    labeler.temperature = fit_temperature(labeler.scores(valid_inputs), labels=valid_labels)
-    return labeler
-
-
-def _finetune_epochs(
-    labeler: T5Labeler,
-    *,
-    inputs: Sequence[str],
-    labels: npt.NDArray[np.integer[Any]],
-    batch_size: int,
-    optimizer: torch.optim.Optimizer,
-) -> Iterator[None]:
-    model: Any = labeler.model
-    pad_id = int(model.config.pad_token_id)
-    rows, num_cut = labeler.tokenize(inputs)
-    if num_cut:
-        logger.warning("%d of %d annotation prompts were cut", num_cut, len(rows))
-    answers, _ = tokenize_texts(labeler.tokenizer, label_names(labeler.num_types), max_tokens=None)
-    lengths = np.array([len(row) for row in rows])
-    while True:
-        model.train()
-        for places in _shuffled_batches(lengths, batch_size=batch_size):
-            ids, mask = pad_rows([rows[i] for i in places], pad_id=pad_id, device=model.device)
-            targets, is_real = pad_rows(
-                [answers[labels[i]] for i in places], pad_id=pad_id, device=model.device
-            )
-            targets = targets.masked_fill(is_real == 0, _IGNORED)
-            loss = model(input_ids=ids, attention_mask=mask, labels=targets).loss
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        model.eval()
-        yield
-
-
-def _shuffled_batches(
-    lengths: npt.NDArray[np.int64], *, batch_size: int
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Batches in random order, of rows that are of similar length among random ones."""
-    order = torch.randperm(len(lengths)).numpy()
-    batches: list[npt.NDArray[np.int64]] = []
-    for start in range(0, len(order), batch_size * _BATCHES_SORTED_TOGETHER):
-        chunk = order[start : start + batch_size * _BATCHES_SORTED_TOGETHER]
-        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    for number in torch.randperm(len(batches)).tolist():
-        yield batches[number]
-
-
-def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _write_card(folder: Path, **values: Any) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from raycrp.arrays import IntArray
 from raycrp.errors import TrainError
-from raycrp.train.tokens import IntArray, PrefixTable, TokenTable
+from raycrp.train.tokens import PrefixTable, TokenTable
 
 IGNORED_LABEL = -100
 _POOL_BATCHES = 128

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from raycrp.arrays import IntArray
 from raycrp.choices import InstructionChoice
 from raycrp.model.encode import encode_token_ids, mean_pool, tokenize_texts
 from raycrp.prompt.select import adaptability, choose_instructions
 from raycrp.prompt.templates import known_templates, load_templates
 from raycrp.train.batches import Batch, Collator
-from raycrp.train.tokens import TASKS, IntArray, TokenTable
+from raycrp.train.tokens import TASKS, TokenTable
 
 _UNSEEN = -1
 _TOKEN_BUDGET = 16_384

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from raycrp.arrays import IntArray
 from raycrp.choices import TooLong
 from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
@@ -17,7 +18,7 @@ from raycrp.train.batches import (
     num_batches,
     plan_epoch,
 )
-from raycrp.train.tokens import IntArray, PrefixTable, TokenTable, read_tokens
+from raycrp.train.tokens import PrefixTable, TokenTable, read_tokens
 
 # A blank and one token.
 _LEAST_INPUT_TOKENS = 2

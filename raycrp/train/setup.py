@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from raycrp.arrays import IntArray
 from raycrp.choices import InstructionChoice, Precision
 from raycrp.config import TrainConfig
 from raycrp.model.fusion import part_end
@@ -28,7 +29,7 @@ from raycrp.train.precision import (
 from raycrp.train.resume import agreed_checkpoint, model_digest, needs_resize
 from raycrp.train.rows import Rows, Schedule
 from raycrp.train.session import Session
-from raycrp.train.tokens import IntArray, PrefixTable, plain_ids
+from raycrp.train.tokens import PrefixTable, plain_ids
 from raycrp.train.validation import chosen_rows
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
+from raycrp.arrays import IntArray
 from raycrp.chem.spelling import SpelledPair, aligned_pair, randomized_pair
 from raycrp.choices import Spelling, Task
 from raycrp.errors import TrainError
@@ -44,7 +45,6 @@ text, one list a spelling."""
 TOKENS_DIR = "train/tokens"
 TASKS = tuple(Task)
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 TokenArray = np.ndarray[Any, np.dtype[np.int32]]
 
 

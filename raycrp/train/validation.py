@@ -7,11 +7,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
+from raycrp.arrays import IntArray
 from raycrp.model.encode import encode_token_ids, evaluating, length_batches
 from raycrp.train.batches import IGNORED_LABEL, Batch
 from raycrp.train.instructions import nearest_templates, template_vectors
 from raycrp.train.rows import Rows
-from raycrp.train.tokens import TASKS, IntArray
+from raycrp.train.tokens import TASKS
 
 _NUM_SUMS = 5
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raycrp.arrays import IntArray
 from raycrp.choices import Precision
 from raycrp.errors import TrainError
 from raycrp.prometheus import observe, set_gauge, set_training, set_training_limits
@@ -29,7 +30,6 @@ from raycrp.train.resume import load_training, save_training, save_weights
 from raycrp.train.session import Session
 from raycrp.train.setup import WorkerSettings, build_parts
 from raycrp.train.storage import wait_for_storage
-from raycrp.train.tokens import IntArray
 from raycrp.train.trials import RESULT_FILE
 from raycrp.train.validation import validate
 

@@ -9,7 +9,8 @@ from raycrp.choices import Device, Task
 from raycrp.config import Config
 from raycrp.embed.stage import run_embed
 from raycrp.model.encode import TextEncoder
-from raycrp.model.labeler import HeadLabeler, fit_head
+from raycrp.model.head import fit_head
+from raycrp.model.labeler import HeadLabeler
 from raycrp.model.t5 import build_tokenizer
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, TASK_ROWS, embeddings_schema

@@ -9,7 +9,8 @@ from raycrp.annotate.stage import RowAnnotator
 from raycrp.choices import Device, Preset, Task
 from raycrp.config import Backbone
 from raycrp.model.encode import TextEncoder
-from raycrp.model.labeler import HeadLabeler, fit_head
+from raycrp.model.head import fit_head
+from raycrp.model.labeler import HeadLabeler
 from raycrp.model.t5 import build_tokenizer, save_backbone
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, TASK_ROWS

@@ -9,11 +9,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 from raycrp.choices import Device, LabelerKind, Task
 from raycrp.elicit.llm_rt import LlmRtSettings
 from raycrp.elicit.rows import TaskRows
-from raycrp.elicit.tuning import TuningSettings
 from raycrp.elicit.vectors import ArrayVectors
 from raycrp.model.annotation import annotation_words
 from raycrp.model.encode import TextEncoder
 from raycrp.model.tokenizers import build_tokenizer
+from raycrp.model.tuning import TuningSettings
 from raycrp.run import RunFolder
 
 TEXTS = ["C" * (i % 5 + 1) + ("O" if i % 2 else "N") for i in range(40)]

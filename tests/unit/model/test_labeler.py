@@ -7,13 +7,8 @@ from raycrp.choices import Device, Task
 from raycrp.errors import ModelError
 from raycrp.model.annotation import annotation_prompt
 from raycrp.model.encode import TextEncoder
-from raycrp.model.labeler import (
-    HeadLabeler,
-    T5Labeler,
-    fit_head,
-    fit_t5_labeler,
-    load_labeler,
-)
+from raycrp.model.head import fit_head
+from raycrp.model.labeler import HeadLabeler, T5Labeler, load_labeler
 
 CARD = {"format": 1, "kind": "head", "num_types": 2, "token_budget": 8, "max_tokens": 8}
 INPUTS = ["CCO", "CC", "c1ccccc1", "CCCO", "N", "CCO"]
@@ -77,67 +72,6 @@ def test_the_annotation_prompt_names_the_labels_that_exist():
         "This is the reagent reaction prediction task, where the goal is to determine the type of "
         "the chemical reaction from the given compounds, from 0 to 2. Input: CC>>CO"
     )
-
-
-def test_a_t5_learns_to_name_types(preset_dir):
-    inputs = [
-        "N" * (1 + number % 4) if number % 2 else "O" * (1 + number % 4) for number in range(16)
-    ]
-    labels = np.arange(16) % 2
-    settings = {
-        "inputs": inputs,
-        "labels": labels,
-        "num_types": 2,
-        "task": Task.FORWARD,
-        "batch_size": 8,
-        "device": Device.CPU,
-    }
-    labeler = fit_t5_labeler(
-        preset_dir,
-        **settings,
-        valid_inputs=inputs[:4],
-        valid_labels=labels[:4],
-        seed=0,
-        max_epochs=8,
-        patience=8,
-    )
-    assert labeler.predict(inputs).argmax(axis=1).tolist() == labels.tolist()
-    assert not labeler.model.training
-
-
-def test_fine_tuning_depends_on_the_seed_alone(preset_dir):
-    found = [
-        fit_t5_labeler(
-            preset_dir,
-            inputs=INPUTS,
-            labels=np.array([0, 1, 2, 0, 1, 0]),
-            num_types=3,
-            task=Task.FORWARD,
-            valid_inputs=[],
-            valid_labels=np.zeros(0, np.int64),
-            seed=seed,
-            max_epochs=1,
-            batch_size=3,
-            device=Device.CPU,
-        ).predict(INPUTS)
-        for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], found[2])
-
-
-def test_no_rows_are_refused(preset_dir):
-    with pytest.raises(ValueError, match="found 0 inputs and 0 labels"):
-        fit_t5_labeler(
-            preset_dir,
-            inputs=[],
-            labels=np.zeros(0, np.int64),
-            num_types=2,
-            task=Task.FORWARD,
-            valid_inputs=[],
-            valid_labels=np.zeros(0, np.int64),
-            seed=0,
-        )
 
 
 @pytest.mark.parametrize(

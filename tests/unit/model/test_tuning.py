@@ -3,9 +3,10 @@ import pytest
 import torch
 from transformers import T5Config, T5EncoderModel
 
-from raycrp.elicit.tuning import TuningSettings, tune_encoder
+from raycrp.choices import Device, Task
 from raycrp.model.encode import encode_token_ids
 from raycrp.model.head import fit_head, log_loss
+from raycrp.model.tuning import TuningSettings, fit_t5_labeler, tune_encoder
 
 RNG = np.random.default_rng(0)
 ROWS = [[int(t) for t in RNG.integers(3, 7, RNG.integers(2, 5))] + [1] for _ in range(120)]
@@ -80,3 +81,65 @@ def test_the_same_seed_gives_the_same_encoder():
     assert losses[0] == pytest.approx(losses[1], abs=0)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
+
+
+TEXTS = ["CCO", "CC", "c1ccccc1", "CCCO", "N", "CCO"]
+
+
+def test_a_t5_learns_to_name_types(preset_dir):
+    inputs = [
+        "N" * (1 + number % 4) if number % 2 else "O" * (1 + number % 4) for number in range(16)
+    ]
+    labels = np.arange(16) % 2
+    settings = {
+        "inputs": inputs,
+        "labels": labels,
+        "num_types": 2,
+        "task": Task.FORWARD,
+        "device": Device.CPU,
+    }
+    labeler = fit_t5_labeler(
+        preset_dir,
+        **settings,
+        valid_inputs=inputs[:4],
+        valid_labels=labels[:4],
+        settings=TuningSettings(max_epochs=8, patience=8, batch_size=8, learning_rate=1e-3),
+        seed=0,
+    )
+    assert labeler.predict(inputs).argmax(axis=1).tolist() == labels.tolist()
+    assert not labeler.model.training
+
+
+def test_fine_tuning_depends_on_the_seed_alone(preset_dir):
+    found = [
+        fit_t5_labeler(
+            preset_dir,
+            inputs=TEXTS,
+            labels=np.array([0, 1, 2, 0, 1, 0]),
+            num_types=3,
+            task=Task.FORWARD,
+            valid_inputs=[],
+            valid_labels=np.zeros(0, np.int64),
+            settings=TuningSettings(max_epochs=1, patience=2, batch_size=3, learning_rate=1e-3),
+            seed=seed,
+            device=Device.CPU,
+        ).predict(TEXTS)
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_no_rows_are_refused(preset_dir):
+    with pytest.raises(ValueError, match="found 0 inputs and 0 labels"):
+        fit_t5_labeler(
+            preset_dir,
+            inputs=[],
+            labels=np.zeros(0, np.int64),
+            num_types=2,
+            task=Task.FORWARD,
+            valid_inputs=[],
+            valid_labels=np.zeros(0, np.int64),
+            settings=SETTINGS,
+            seed=0,
+        )

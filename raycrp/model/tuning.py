@@ -1,27 +1,34 @@
-"""Training the encoder together with the head on it: what self-feedback feeds back."""
+"""Training LLM-RT: an encoder together with the head on it, or a whole T5 on the prompt."""
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from raycrp.model.encode import encode_token_ids, mean_pool, pad_rows
+from raycrp.arrays import FloatArray, IntArray
+from raycrp.choices import Device, Task
+from raycrp.model.encode import encode_token_ids, mean_pool, pad_rows, tokenize_texts
 from raycrp.model.head import Head, fit_temperature, keep_best, log_loss
-from raycrp.model.t5 import seeded
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from raycrp.model.labeler import T5Labeler, label_names
+from raycrp.model.t5 import load_backbone, seeded
 
 _BATCHES_SORTED_TOGETHER = 32
+_T5_BATCHES_SORTED_TOGETHER = 50
 _GRADIENT_CLIP = 1.0
+_IGNORED = -100
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """How an encoder is trained to name reaction types.
+    """How an encoder or a T5 is trained to name reaction types.
 
     Args:
         max_epochs: Passes over D'_train at most.
@@ -98,6 +105,78 @@ def tune_encoder(
     return replace(best.head, temperature=fit_temperature(logits, labels=valid_labels))
 
 
+def fit_t5_labeler(
+    folder: Path,
+    *,
+    inputs: Sequence[str],
+    labels: IntArray,
+    num_types: int,
+    task: Task,
+    valid_inputs: Sequence[str],
+    valid_labels: IntArray,
+    settings: TuningSettings,
+    seed: int,
+    device: Device = Device.AUTO,
+    token_budget: int = 16_384,
+    max_tokens: int = 512,
+) -> T5Labeler:
+    """Fine-tune a T5 to answer the annotation prompt; dropout on, padding out of the loss.
+
+    Args:
+        folder: The T5 to start from, as written by ``save_backbone``.
+        inputs: Input texts of the training rows.
+        labels: Their reaction types, values in ``[0, num_types)``.
+        num_types: Number of reaction types.
+        task: Task of the rows.
+        valid_inputs: Rows that say when to stop and set the temperature; may be none.
+        valid_labels: Their reaction types.
+        settings: How it is trained.
+        seed: Seed of dropout and of the order of the rows.
+        device: Where the model is trained.
+        token_budget: Rows times longest prompt of a padded batch when labels are scored.
+        max_tokens: Longer prompts are cut to this many tokens.
+
+    Returns:
+        The labeler of the epoch with the lowest validation loss, calibrated.
+
+    Raises:
+        ValueError: If there are no rows, or inputs and labels differ in length.
+        ModelError: If the folder is not a T5.
+
+    Source: Algorithm 1, Eq 6.
+    """
+    if len(inputs) == 0 or len(inputs) != len(labels):
+        raise ValueError(f"found {len(inputs)} inputs and {len(labels)} labels, expected pairs")
+    model, tokenizer = load_backbone(folder, device=device)
+    labeler = T5Labeler(
+        model,
+        tokenizer,
+        task=task,
+        num_types=num_types,
+        token_budget=token_budget,
+        max_tokens=max_tokens,
+    )
+    with seeded(seed):
+        epochs = _finetune_epochs(
+            labeler,
+            inputs=inputs,
+            labels=labels,
+            settings=settings,
+        )
+        states = (_copy_weights(model) for _ in islice(epochs, settings.max_epochs))
+        if len(valid_inputs) == 0:
+            deque(states, maxlen=1)
+            return labeler
+        best = keep_best(
+            states,
+            loss=lambda _: log_loss(labeler.predict(valid_inputs), labels=valid_labels),
+            patience=settings.patience,
+        )
+    model.load_state_dict(best)
+    labeler.temperature = fit_temperature(labeler.scores(valid_inputs), labels=valid_labels)
+    return labeler
+
+
 def _train_epochs(
     encoder: torch.nn.Module,
     *,
@@ -117,7 +196,9 @@ def _train_epochs(
     while True:
         yield _State(_copy_weights(encoder), live_head.freeze())
         encoder.train()
-        for places in _shuffled_batches(lengths, batch_size=settings.batch_size):
+        for places in _shuffled_batches(
+            lengths, batch_size=settings.batch_size, num_sorted=_BATCHES_SORTED_TOGETHER
+        ):
             ids, mask = pad_rows([inputs[i] for i in places], pad_id=pad_id, device=device)
             hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
             logits = live_head(mean_pool(hidden, mask=mask))
@@ -126,6 +207,40 @@ def _train_epochs(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_CLIP)
             optimizer.step()
+
+
+def _finetune_epochs(
+    labeler: T5Labeler,
+    *,
+    inputs: Sequence[str],
+    labels: IntArray,
+    settings: TuningSettings,
+) -> Iterator[None]:
+    model: Any = labeler.model
+    pad_id = int(model.config.pad_token_id)
+    rows, num_cut = labeler.tokenize(inputs)
+    if num_cut:
+        logger.warning("%d of %d annotation prompts were cut", num_cut, len(rows))
+    answers, _ = tokenize_texts(labeler.tokenizer, label_names(labeler.num_types), max_tokens=None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+    lengths = np.array([len(row) for row in rows])
+    while True:
+        model.train()
+        for places in _shuffled_batches(
+            lengths, batch_size=settings.batch_size, num_sorted=_T5_BATCHES_SORTED_TOGETHER
+        ):
+            ids, mask = pad_rows([rows[i] for i in places], pad_id=pad_id, device=model.device)
+            targets, is_real = pad_rows(
+                [answers[labels[i]] for i in places], pad_id=pad_id, device=model.device
+            )
+            targets = targets.masked_fill(is_real == 0, _IGNORED)
+            loss = model(input_ids=ids, attention_mask=mask, labels=targets).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_CLIP)
+            optimizer.step()
+        model.eval()
+        yield
 
 
 class _LiveHead(torch.nn.Module):
@@ -153,10 +268,10 @@ class _LiveHead(torch.nn.Module):
         return replace(self._frozen, layers=((weight, bias),), temperature=1.0)
 
 
-def _shuffled_batches(lengths: IntArray, *, batch_size: int) -> Iterator[IntArray]:
-    """Batches in random order, each of rows that are of similar length among random ones."""
+def _shuffled_batches(lengths: IntArray, *, batch_size: int, num_sorted: int) -> Iterator[IntArray]:
+    """Batches in random order, each of rows of similar length among those of so many batches."""
     order = torch.randperm(len(lengths)).numpy()
-    size = batch_size * _BATCHES_SORTED_TOGETHER
+    size = batch_size * num_sorted
     batches: list[IntArray] = []
     for start in range(0, len(order), size):
         chunk = order[start : start + size]
