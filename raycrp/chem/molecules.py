@@ -47,21 +47,27 @@ class MoleculeFault(StrEnum):
     SELFIES_LOSS = "selfies_loss"
 
 
-class MoleculeError(DataError):
-    """A text cannot be used as a molecule.
+class FaultError(DataError):
+    """A text cannot be used.
 
     Args:
         reason: Why, as a name to count by.
         detail: What was found.
     """
 
-    def __init__(self, reason: MoleculeFault, detail: str) -> None:
+    def __init__(self, reason: StrEnum, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type["MoleculeError"], tuple[MoleculeFault, str]]:
+    def __reduce__(self) -> tuple[type["FaultError"], tuple[StrEnum, str]]:
         return type(self), (self.reason, self.detail)
+
+
+class MoleculeError(FaultError):
+    """A text cannot be used as a molecule."""
+
+    reason: MoleculeFault
 
 
 def canonical_smiles(

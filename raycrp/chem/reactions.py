@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from raycrp.chem.molecules import (
+    FaultError,
     atom_maps,
     join_molecules,
     molecule_counter,
     split_molecules,
 )
 from raycrp.choices import Notation, Task
-from raycrp.errors import DataError
 
 ARROW = ">>"
 
@@ -25,21 +25,10 @@ class ReactionFault(StrEnum):
     EMPTY_OUTPUT = "empty_output"
 
 
-class ReactionError(DataError):
-    """A text cannot be used as a reaction.
+class ReactionError(FaultError):
+    """A text cannot be used as a reaction."""
 
-    Args:
-        reason: Why, as a name to count by.
-        detail: What was found.
-    """
-
-    def __init__(self, reason: ReactionFault, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[type["ReactionError"], tuple[ReactionFault, str]]:
-        return type(self), (self.reason, self.detail)
+    reason: ReactionFault
 
 
 @dataclass(frozen=True, slots=True)

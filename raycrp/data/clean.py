@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
-from raycrp.chem.molecules import MoleculeError, atom_maps, looks_like, split_molecules
+from raycrp.chem.molecules import FaultError, atom_maps, looks_like, split_molecules
 from raycrp.chem.reactions import (
     Reaction,
     ReactionError,
@@ -142,7 +142,7 @@ def _draft_row(row: SourceRow, tasks: Sequence[Task]) -> _Draft:
         return _Draft(row, fault=(RejectReason.OTHER_TASK, f"{row.task} is not in data.tasks"))
     try:
         return _Draft(row, roles=_split_roles(row))
-    except (MoleculeError, ReactionError) as error:
+    except FaultError as error:
         return _Draft(row, fault=(RejectReason(error.reason), error.detail))
 
 
@@ -175,7 +175,7 @@ def _finish_chunk(
         if draft.roles is not None:
             try:
                 reaction = reader.reaction(draft.roles, notation=draft.row.notation)
-            except (MoleculeError, ReactionError) as error:
+            except FaultError as error:
                 draft.fault = (RejectReason(error.reason), error.detail)
         watch.note(draft)
         yield from _task_rows(draft, reaction, tasks)

@@ -24,7 +24,6 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
         Rows in and out, steps, validation scores, seconds, and the training curve.
     """
     from raycrp.train.export import export_model
-    from raycrp.train.restarts import read_restarts
     from raycrp.train.search import search_training
     from raycrp.train.setup import WorkerSettings
     from raycrp.train.tokens import SpellingSettings, write_tokens
@@ -55,29 +54,33 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
         config = config.model_copy(update={"train": search_training(settings)})
     result = run.read_json(RESULT_FILE)
     export_model(config, run, result=result)
-    num_rows = run.num_rows(f"prompt/{Split.TRAIN}")
-    curve = read_metrics(run)
-    restarts = read_restarts(run)
-    summary = {
-        "rows_in": num_rows,
-        "rows_out": num_rows - result["num_too_long"],
-        "rejected": result["num_too_long"],
-        "seconds": time.monotonic() - started,
-        "result": result,
-        "restarts": len(restarts),
-        "steps_lost": sum(restart.steps_lost for restart in restarts),
-        "curve": [_point(line) for line in curve],
-    }
+    summary = _summarise(run, result) | {"seconds": time.monotonic() - started}
     logger.info(
         "train: %d rows, %d too long and left out, %d cut, %d steps, validation loss %.4f, %.1f s",
-        num_rows,
-        result["num_too_long"],
+        summary["rows_in"],
+        summary["rejected"],
         result["num_cut"],
         result["step"],
         result["best_loss"],
         summary["seconds"],
     )
     return summary
+
+
+def _summarise(run: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
+    from raycrp.train.restarts import read_restarts
+
+    num_rows = run.num_rows(f"prompt/{Split.TRAIN}")
+    restarts = read_restarts(run)
+    return {
+        "rows_in": num_rows,
+        "rows_out": num_rows - result["num_too_long"],
+        "rejected": result["num_too_long"],
+        "result": result,
+        "restarts": len(restarts),
+        "steps_lost": sum(restart.steps_lost for restart in restarts),
+        "curve": [_point(line) for line in read_metrics(run)],
+    }
 
 
 def _point(line: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import json
 import os
 import random
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,11 +12,9 @@ import pytest
 import selfies
 from rdkit import Chem
 
-import raycrp.data.molecule_reader as molecule_reader
 from raycrp.chem.reactions import reaction_key
-from raycrp.choices import Notation, Task
+from raycrp.choices import Task
 from raycrp.config import load_config
-from raycrp.data.molecule_reader import MoleculeReader
 from raycrp.data.stage import run_data
 from raycrp.errors import DataError, RejectLimitError
 from raycrp.run import RunFolder
@@ -328,30 +325,6 @@ def test_reactions_without_reagents_name_the_setting_to_change(tmp_path):
     rows = [{"rxn": "C>>O", "name": "a", "class": "1"}, {"rxn": "CC>>O", "name": "b", "class": "1"}]
     with pytest.raises(DataError, match=r"no reaction has reagents .*data\.tasks=\[forward,retro"):
         reactions_stage(tmp_path, rows)
-
-
-def test_worker_processes_read_the_same_as_this_one(monkeypatch):
-    monkeypatch.setattr(molecule_reader, "_MIN_POOL_TEXTS", 4)
-    monkeypatch.setattr(molecule_reader, "_BATCH_TEXTS", 3)
-    texts = ["OC", "C1", "NCC", "[Na+]", "C(C)(C)(C)(C)C", "OCC"]
-    with closing(MoleculeReader(max_chars=100, num_processes=1)) as alone:
-        alone.request((Notation.SMILES, text) for text in texts)
-        alone.collect()
-        assert alone._pool is None
-    with closing(MoleculeReader(max_chars=100, num_processes=2)) as pooled:
-        pooled.request((Notation.SMILES, text) for text in texts)
-        pooled.collect()
-        assert pooled._results == alone._results
-        assert pooled._results[Notation.SMILES, "OC"] == "CO"
-        for process in pooled._pool._processes.values():
-            process.kill()
-        with pytest.raises(DataError, match="a process that reads molecules died"):
-            read_more(pooled)
-
-
-def read_more(reader):
-    reader.request((Notation.SMILES, "C" * n) for n in range(5, 15))
-    reader.collect()
 
 
 @needs_real_data

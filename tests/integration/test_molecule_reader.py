@@ -3,9 +3,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import psutil
 import pytest
+
+from raycrp.choices import Notation
+from raycrp.data import molecule_reader
+from raycrp.data.molecule_reader import MoleculeReader
+from raycrp.errors import DataError
 
 pytestmark = pytest.mark.integration
 
@@ -39,3 +45,27 @@ def test_worker_processes_end_with_a_killed_driver(tmp_path):
     while any(worker.is_running() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(worker.is_running() for worker in workers)
+
+
+def test_worker_processes_read_the_same_as_this_one(monkeypatch):
+    monkeypatch.setattr(molecule_reader, "_MIN_POOL_TEXTS", 4)
+    monkeypatch.setattr(molecule_reader, "_BATCH_TEXTS", 3)
+    texts = ["OC", "C1", "NCC", "[Na+]", "C(C)(C)(C)(C)C", "OCC"]
+    with closing(MoleculeReader(max_chars=100, num_processes=1)) as alone:
+        alone.request((Notation.SMILES, text) for text in texts)
+        alone.collect()
+        assert alone._pool is None
+    with closing(MoleculeReader(max_chars=100, num_processes=2)) as pooled:
+        pooled.request((Notation.SMILES, text) for text in texts)
+        pooled.collect()
+        assert pooled._results == alone._results
+        assert pooled._results[Notation.SMILES, "OC"] == "CO"
+        for process in pooled._pool._processes.values():
+            process.kill()
+        with pytest.raises(DataError, match="a process that reads molecules died"):
+            read_more(pooled)
+
+
+def read_more(reader):
+    reader.request((Notation.SMILES, "C" * n) for n in range(5, 15))
+    reader.collect()
