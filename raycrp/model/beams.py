@@ -101,8 +101,9 @@ class _Search:
         self._scores = torch.full((rows, beams), -torch.inf, device=device)
         self._scores[:, 0] = 0
         self._tokens = torch.full((rows, beams), settings.start_id, device=device)
-        self._fed = torch.empty((rows, 0, beams), dtype=torch.int64, device=device)
-        self._ancestry = torch.empty((rows, beams, 0), dtype=torch.int64, device=device)
+        self._parents = torch.zeros_like(self._tokens)
+        # What each beam has written, what it starts from left out.
+        self._written = torch.empty((rows, beams, 0), dtype=torch.int64, device=device)
 
     @property
     def is_over(self) -> bool:
@@ -130,25 +131,18 @@ class _Search:
         closed = is_end | (ranks >= 2 * self._beams_per_row)
         scores, order = scores.masked_fill(closed, -torch.inf).topk(num_beams)
         scores = scores.masked_fill(ranks[:num_beams] >= self._beams_per_row, -torch.inf)
-        parents, self._tokens, self._scores = (
-            parents.gather(1, order),
-            tokens.gather(1, order),
-            scores,
-        )
-        steps = self._ancestry.shape[2]
-        self._ancestry = self._ancestry.gather(1, parents[..., None].expand(-1, -1, steps))
+        self._parents, self._tokens = parents.gather(1, order), tokens.gather(1, order)
+        self._scores = scores
+        past = self._parents[..., None].expand_as(self._written)
+        self._written = torch.cat([self._written.gather(1, past), self._tokens[..., None]], dim=2)
         self._drop_finished_rows()
 
     def _continuations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores, parents and tokens of twice as many candidates as beams, best first."""
-        rows, beams = self._tokens.shape
-        slots = torch.arange(beams, device=self._tokens.device).expand(rows, beams)
-        self._ancestry = torch.cat([self._ancestry, slots[..., None]], dim=2)
-        self._fed = torch.cat([self._fed, self._tokens[:, None]], dim=1)
-        steps = self._decoder.step(self._tokens, ancestry=self._ancestry)
+        steps = self._decoder.step(self._tokens, parents=self._parents)
         steps[..., self._settings.banned_ids] = -torch.inf
         totals = self._scores[..., None] + steps
-        scores, index = totals.flatten(start_dim=1).topk(2 * beams)
+        scores, index = totals.flatten(start_dim=1).topk(2 * self._settings.num_beams)
         vocabulary = steps.shape[2]
         return scores, index // vocabulary, index % vocabulary
 
@@ -164,10 +158,8 @@ class _Search:
         merged = torch.cat([self._best_ended, candidates], dim=1)
         self._best_ended = merged.topk(self._settings.num_return).values
         rows, columns = ends.nonzero(as_tuple=True)
-        ancestry = self._ancestry[rows, parents[rows, columns]]
-        past = self._fed[rows].gather(2, ancestry[..., None]).squeeze(2)
-        # The first token fed is where every answer starts from, not part of it.
-        sequences = torch.cat([past[:, 1:], tokens[rows, columns, None]], dim=1).tolist()
+        past = self._written[rows, parents[rows, columns]]
+        sequences = torch.cat([past, tokens[rows, columns, None]], dim=1).tolist()
         places = self._places[rows].tolist()
         for place, sequence, score in zip(
             places, sequences, scores[rows, columns].tolist(), strict=True
@@ -185,4 +177,4 @@ class _Search:
         self._places, self._best_ended = self._places[rows], self._best_ended[rows]
         self._beams_per_row = self._beams_per_row[rows]
         self._scores, self._tokens = self._scores[rows], self._tokens[rows]
-        self._fed, self._ancestry = self._fed[rows], self._ancestry[rows]
+        self._parents, self._written = self._parents[rows], self._written[rows]

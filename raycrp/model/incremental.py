@@ -1,20 +1,23 @@
-"""A T5 decoder run token by token for many beams, without ever copying its cache.
+"""A T5 decoder run token by token for many beams, its cache hardly ever copied.
 
 The keys and values of all beams of a row are kept side by side as they were computed. Which of
 them a beam may look at, namely its own past, is a matter of the attention mask alone, so that
-nothing is moved when beams change places; the encoder's keys and values exist once a row, not
-once a beam.
+nothing is moved when beams change places. Beams have most of their past in common and most of
+what is cached belongs to beams that were given up: every few tokens it is left behind. The
+encoder's keys and values exist once a row, not once a beam.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-_FIRST_CAPACITY = 32
+_ROOM = 16
+"""Tokens of each beam between two times of leaving behind what no beam looks at."""
 
 
 @dataclass
@@ -22,12 +25,14 @@ class _LayerCache:
     """Keys and values of one decoder layer.
 
     Args:
-        keys: Past of all beams, shape ``(rows, heads, capacity * beams, head_dim)``.
+        project: Weights of queries, keys and values in one, shape ``(3 * inner, dim)``.
+        keys: Past of all beams, shape ``(rows, capacity, inner)``.
         values: As ``keys``.
-        cross_keys: Of the encoder, shape ``(rows, heads, length, head_dim)``.
+        cross_keys: Of the encoder, shape ``(rows, length, inner)``.
         cross_values: As ``cross_keys``.
     """
 
+    project: torch.Tensor
     keys: torch.Tensor
     values: torch.Tensor
     cross_keys: torch.Tensor
@@ -38,10 +43,14 @@ class _LayerCache:
         self.keys, self.values = self.keys[rows], self.values[rows]
         self.cross_keys, self.cross_values = self.cross_keys[rows], self.cross_values[rows]
 
-    def double(self) -> None:
-        """Make room for as many tokens again."""
-        self.keys = torch.cat([self.keys, torch.empty_like(self.keys)], dim=2)
-        self.values = torch.cat([self.values, torch.empty_like(self.values)], dim=2)
+    def keep(self, entries: torch.Tensor) -> None:
+        """Keep these entries of each row's past, shape ``(rows, new capacity)``."""
+        rows, capacity, inner = self.keys.shape
+        starts = torch.arange(0, rows * capacity, capacity, device=entries.device)
+        flat = (entries + starts[:, None]).flatten()
+        shape = (rows, -1, inner)
+        self.keys = self.keys.view(-1, inner).index_select(0, flat).view(shape)
+        self.values = self.values.view(-1, inner).index_select(0, flat).view(shape)
 
 
 class IncrementalDecoder:
@@ -69,28 +78,29 @@ class IncrementalDecoder:
         lowest = torch.finfo(states.dtype).min
         self._cross_bias = (mask[:, None, None, :] == 0).to(states.dtype) * lowest
         self._layers = [self._new_cache(block, states) for block in self._blocks]
+        self._bias_by_distance = self._distance_biases()
+        # Of each entry of the cache: which beams have it in their past, and its place in the text.
+        self._is_past = torch.empty((len(ids), num_beams, 0), dtype=torch.bool, device=ids.device)
+        self._positions = torch.empty((len(ids), 0), dtype=torch.int64, device=ids.device)
 
     @property
     def _blocks(self) -> Any:
         return self._model.decoder.block
 
-    def step(self, tokens: torch.Tensor, *, ancestry: torch.Tensor) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, *, parents: torch.Tensor | None = None) -> torch.Tensor:
         """Feed one token to each beam.
 
         Args:
             tokens: The newest token of each beam, shape ``(rows, beams)``.
-            ancestry: For each beam, in which place its past stood at each step, the newest last,
-                shape ``(rows, beams, steps)``.
+            parents: For each beam, which of those of the step before it goes on from, shape
+                ``(rows, beams)``; each from itself if None.
 
         Returns:
             Log-probabilities of the next token, float32, shape ``(rows, beams, vocabulary)``.
         """
-        if self._length * self._num_beams == self._layers[0].keys.shape[2]:
-            for cache in self._layers:
-                cache.double()
-        self._length += 1
+        self._add_entries(parents)
         hidden = self._model.shared(tokens)
-        bias = self._self_bias(ancestry, dtype=hidden.dtype)
+        bias = self._self_bias(dtype=hidden.dtype)
         for block, cache in zip(self._blocks, self._layers, strict=True):
             hidden = self._attend_to_past(block.layer[0], cache, hidden, bias=bias)
             hidden = self._attend_to_input(block.layer[1], cache, hidden)
@@ -107,43 +117,69 @@ class IncrementalDecoder:
             rows: Places of rows, int64.
         """
         self._cross_bias = self._cross_bias[rows]
+        self._is_past, self._positions = self._is_past[rows], self._positions[rows]
         for cache in self._layers:
             cache.select(rows)
 
     def _new_cache(self, block: Any, states: torch.Tensor) -> _LayerCache:
-        cross = block.layer[1].EncDecAttention
-        keys, values = _split_heads(cross, cross.k(states)), _split_heads(cross, cross.v(states))
-        shape = (len(keys), keys.shape[1], _FIRST_CAPACITY * self._num_beams, keys.shape[3])
-        return _LayerCache(keys.new_empty(shape), keys.new_empty(shape), keys, values)
-
-    def _self_bias(self, ancestry: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
-        """Relative position bias at a beam's own past, as good as minus infinity elsewhere."""
-        attention = self._blocks[0].layer[0].SelfAttention
-        distances = torch.arange(self._length - 1, -1, -1, device=ancestry.device)
-        buckets = attention._relative_position_bucket(
-            -distances,
-            bidirectional=False,
-            num_buckets=attention.relative_attention_num_buckets,
-            max_distance=attention.relative_attention_max_distance,
+        own, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
+        project = torch.cat([own.q.weight, own.k.weight, own.v.weight])
+        empty = states.new_empty((len(states), _ROOM * self._num_beams, own.inner_dim))
+        empty = empty.to(project.dtype)
+        return _LayerCache(
+            project, empty, torch.empty_like(empty), cross.k(states), cross.v(states)
         )
-        position = attention.relative_attention_bias(buckets).T.to(dtype)
-        places = torch.arange(self._num_beams, device=ancestry.device)
-        is_past = ancestry[..., None] == places
-        by_head = position[None, :, None, :, None]
-        bias = torch.where(is_past[:, None], by_head, torch.finfo(dtype).min)
-        return bias.flatten(start_dim=3)
+
+    def _distance_biases(self) -> torch.Tensor:
+        """Relative position bias, shape ``(distances, heads)``; the last for all beyond."""
+        attention = self._blocks[0].layer[0].SelfAttention
+        furthest = attention.relative_attention_max_distance
+        distances = torch.arange(furthest + 1, device=self._model.device)
+        biases: torch.Tensor = attention.relative_attention_bias(_buckets(attention, -distances))
+        return biases
+
+    def _add_entries(self, parents: torch.Tensor | None) -> None:
+        rows, beams, num_entries = self._is_past.shape
+        if parents is not None:
+            entries = parents[..., None].expand(-1, -1, num_entries)
+            self._is_past = self._is_past.gather(1, entries)
+        if num_entries + beams > self._layers[0].keys.shape[1]:
+            self._leave_behind()
+        own = torch.eye(beams, dtype=torch.bool, device=self._is_past.device)
+        self._is_past = torch.cat([self._is_past, own.expand(rows, -1, -1)], dim=2)
+        self._positions = functional.pad(self._positions, (0, beams), value=self._length)
+        self._length += 1
+
+    def _leave_behind(self) -> None:
+        """Drop what no beam has in its past; rows that keep fewer entries are filled up."""
+        is_needed = self._is_past.any(dim=1)
+        num_kept = int(is_needed.sum(dim=1).max())
+        entries = is_needed.byte().argsort(dim=1, descending=True, stable=True)[:, :num_kept]
+        self._positions = self._positions.gather(1, entries)
+        places = entries[:, None].expand(-1, self._num_beams, -1)
+        self._is_past = self._is_past.gather(2, places)
+        with_room = functional.pad(entries, (0, _ROOM * self._num_beams))
+        for cache in self._layers:
+            cache.keep(with_room)
+
+    def _self_bias(self, *, dtype: torch.dtype) -> torch.Tensor:
+        """Relative position bias at a beam's own past, as good as minus infinity elsewhere."""
+        distances = (self._length - 1 - self._positions).clamp(max=len(self._bias_by_distance) - 1)
+        by_head = functional.embedding(distances, self._bias_by_distance).to(dtype)
+        by_head = by_head.transpose(1, 2)[:, :, None]
+        return torch.where(self._is_past[:, None], by_head, torch.finfo(dtype).min)
 
     def _attend_to_past(
         self, layer: Any, cache: _LayerCache, hidden: torch.Tensor, *, bias: torch.Tensor
     ) -> torch.Tensor:
         attention = layer.SelfAttention
-        normed = layer.layer_norm(hidden)
-        end = self._length * self._num_beams
+        projected = functional.linear(layer.layer_norm(hidden), cache.project)
+        queries, keys, values = projected.chunk(3, dim=-1)
+        end = bias.shape[3]
         new = slice(end - self._num_beams, end)
-        cache.keys[:, :, new] = _split_heads(attention, attention.k(normed))
-        cache.values[:, :, new] = _split_heads(attention, attention.v(normed))
-        queries = _split_heads(attention, attention.q(normed))
-        mixed = _attend(queries, cache.keys[:, :, :end], cache.values[:, :, :end], bias=bias)
+        cache.keys[:, new], cache.values[:, new] = keys, values
+        past_keys, past_values = cache.keys[:, :end], cache.values[:, :end]
+        mixed = _attend(attention, queries, past_keys, past_values, bias=bias)
         attended: torch.Tensor = hidden + attention.o(mixed)
         return attended
 
@@ -151,8 +187,9 @@ class IncrementalDecoder:
         self, layer: Any, cache: _LayerCache, hidden: torch.Tensor
     ) -> torch.Tensor:
         attention = layer.EncDecAttention
-        queries = _split_heads(attention, attention.q(layer.layer_norm(hidden)))
-        mixed = _attend(queries, cache.cross_keys, cache.cross_values, bias=self._cross_bias)
+        queries = attention.q(layer.layer_norm(hidden))
+        bias = self._cross_bias
+        mixed = _attend(attention, queries, cache.cross_keys, cache.cross_values, bias=bias)
         attended: torch.Tensor = hidden + attention.o(mixed)
         return attended
 
@@ -189,19 +226,12 @@ def score_tokens(
     for block in decoder.block:
         layer, attention = block.layer[0], block.layer[0].SelfAttention
         normed = layer.layer_norm(hidden)
-        queries, keys, values = (
-            _split_heads(attention, project(normed))
-            for project in (attention.q, attention.k, attention.v)
-        )
-        hidden = hidden + attention.o(_attend(queries, keys, values, bias=bias))
+        queries, keys, values = attention.q(normed), attention.k(normed), attention.v(normed)
+        hidden = hidden + attention.o(_attend(attention, queries, keys, values, bias=bias))
         layer, attention = block.layer[1], block.layer[1].EncDecAttention
         side_by_side = layer.layer_norm(hidden).view(rows, answers * steps, -1)
-        mixed = _attend(
-            _split_heads(attention, attention.q(side_by_side)),
-            _split_heads(attention, attention.k(states)),
-            _split_heads(attention, attention.v(states)),
-            bias=cross_bias,
-        )
+        queries, keys, values = attention.q(side_by_side), attention.k(states), attention.v(states)
+        mixed = _attend(attention, queries, keys, values, bias=cross_bias)
         hidden = hidden + attention.o(mixed).view_as(hidden)
         hidden = block.layer[2](hidden)
     hidden = decoder.final_layer_norm(hidden)
@@ -215,26 +245,33 @@ def _causal_bias(attention: Any, steps: int, *, like: torch.Tensor) -> torch.Ten
     """Relative position bias at earlier steps, as good as minus infinity at later ones."""
     places = torch.arange(steps, device=like.device)
     distances = places[None, :] - places[:, None]
-    buckets = attention._relative_position_bucket(
+    position: torch.Tensor = attention.relative_attention_bias(_buckets(attention, distances))
+    position = position.permute(2, 0, 1).to(like.dtype)
+    return position.masked_fill(distances > 0, torch.finfo(like.dtype).min)[None]
+
+
+def _buckets(attention: Any, distances: torch.Tensor) -> torch.Tensor:
+    buckets: torch.Tensor = attention._relative_position_bucket(
         distances,
         bidirectional=False,
         num_buckets=attention.relative_attention_num_buckets,
         max_distance=attention.relative_attention_max_distance,
     )
-    position: torch.Tensor = attention.relative_attention_bias(buckets)
-    position = position.permute(2, 0, 1).to(like.dtype)
-    return position.masked_fill(distances > 0, torch.finfo(like.dtype).min)[None]
-
-
-def _split_heads(attention: Any, projected: torch.Tensor) -> torch.Tensor:
-    rows, length, _ = projected.shape
-    return projected.view(rows, length, attention.n_heads, -1).transpose(1, 2)
+    return buckets
 
 
 def _attend(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, bias: torch.Tensor
+    attention: Any,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    bias: torch.Tensor,
 ) -> torch.Tensor:
+    split = (tensor.unflatten(2, (attention.n_heads, -1)) for tensor in (queries, keys, values))
+    queries, keys, values = (tensor.transpose(1, 2) for tensor in split)
     # T5 does not scale its dot products.
-    weights = torch.softmax(queries @ keys.transpose(2, 3) + bias, dim=-1)
-    mixed = (weights @ values).transpose(1, 2)
-    return mixed.reshape(*mixed.shape[:2], -1)
+    mixed = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=bias, scale=1.0
+    )
+    return mixed.transpose(1, 2).flatten(start_dim=2)
