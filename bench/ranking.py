@@ -24,7 +24,7 @@ from raycrp.evaluate.bootstrap import (
     ratio_of_sums,
 )
 from raycrp.evaluate.model_folder import find_model
-from raycrp.evaluate.molecules import (
+from raycrp.evaluate.molecule_metrics import (
     Answers,
     num_distinct_valid,
     read_molecules,

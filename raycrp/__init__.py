@@ -1,4 +1,17 @@
-"""Self-feedback knowledge elicitation for chemical reaction prediction, on Ray."""
+"""Self-feedback knowledge elicitation for chemical reaction prediction, on Ray.
+
+Where things are:
+
+- ``cli``: the commands; ``config``, ``choices``: the settings and the values they may take;
+- ``pipeline`` runs the stages in the order of ``plan``, each in a package of its own: ``data``,
+  ``embed``, ``elicit``, ``annotate``, ``prompt``, ``train``, ``evaluate``, ``report``;
+- ``compare``, ``audit``, ``ablate``: what finished runs are worth, and why;
+- ``board``, ``status``: a run while it goes on; ``submit``, ``doctor``: a cluster;
+- ``chem``: molecules and reactions, without Ray and torch; ``model``: T5 and heads, without Ray;
+- ``run``: the run folder; ``schemas``: its tables; ``errors``, ``arrays``: what all share;
+- ``ray_session``, ``ray_data``, ``ray_tune``: how Ray is used;
+- ``tracking``, ``prometheus``, ``mlflow_run``: where metrics go.
+"""
 
 from typing import TYPE_CHECKING
 

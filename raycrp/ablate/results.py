@@ -9,7 +9,7 @@ from raycrp.choices import AblationRow
 from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval, seeded_differences, seeded_intervals
-from raycrp.evaluate.job import PREDICTIONS_DIR
+from raycrp.evaluate.prompt_job import PREDICTIONS_DIR
 from raycrp.evaluate.stage import read_answers
 from raycrp.evaluate.tables import AnsweredRow, Block, pair_scores
 from raycrp.run import SUCCESS

@@ -20,8 +20,8 @@ from raycrp.elicit.encodings import encode_reactions, follows_llm_rt, sources
 from raycrp.elicit.features import FEATURES
 from raycrp.elicit.vectors import Block
 from raycrp.embed.stage import LLM_RT_DIR
-from raycrp.evaluate.job import PREDICTIONS_DIR
 from raycrp.evaluate.model_folder import MODEL_DIR
+from raycrp.evaluate.prompt_job import PREDICTIONS_DIR
 from raycrp.model.encode import TextEncoder
 from raycrp.model.labeler import Labeler, load_labeler
 from raycrp.ray_data import map_shards

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from raycrp.choices import Task
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval, bootstrap_differences, bootstrap_intervals
-from raycrp.evaluate.job import PREDICTIONS_DIR
+from raycrp.evaluate.prompt_job import PREDICTIONS_DIR
 from raycrp.evaluate.tables import (
     ALL_TASKS,
     METRICS,

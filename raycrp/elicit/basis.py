@@ -10,7 +10,7 @@ import ray
 from raycrp.arrays import IntArray
 from raycrp.choices import Task
 from raycrp.elicit.rows import Basis, TaskRows, check_parts
-from raycrp.elicit.stored import StoredVectors
+from raycrp.elicit.stored_vectors import StoredVectors
 from raycrp.elicit.vectors import Vectors
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from raycrp.arrays import IntArray
 from raycrp.choices import Encoding, Task
 from raycrp.elicit.clusters import count_distinct
-from raycrp.elicit.stored import load_vectors
+from raycrp.elicit.stored_vectors import load_vectors
 from raycrp.elicit.vectors import Vectors
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder

@@ -17,7 +17,7 @@ from raycrp.evaluate.model_folder import MODEL_FILE, MODEL_FORMAT, ModelFolder, 
 from raycrp.evaluate.prompting import Plan, Prompter, Question, SearchSettings
 from raycrp.evaluate.ranking import missing_answers, rank_answers
 from raycrp.model.decode import Hypothesis, beam_search, score_answers
-from raycrp.model.inference import use_precision
+from raycrp.model.decode_precision import use_precision
 from raycrp.model.t5 import load_backbone
 
 __all__ = [

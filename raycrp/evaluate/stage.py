@@ -17,9 +17,9 @@ from raycrp.evaluate.calibration import (
     confidence_as_markdown,
     learn_confidence,
 )
-from raycrp.evaluate.job import PREDICTIONS_DIR, VALIDATION_DIR, choose_rows, predict_rows
 from raycrp.evaluate.model_folder import MODEL_DIR
-from raycrp.evaluate.molecules import Answers, strict_exact
+from raycrp.evaluate.molecule_metrics import Answers, strict_exact
+from raycrp.evaluate.prompt_job import PREDICTIONS_DIR, VALIDATION_DIR, choose_rows, predict_rows
 from raycrp.evaluate.tables import (
     METRICS,
     AnsweredRow,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raycrp.choices import Task
-from raycrp.evaluate import molecules, text
+from raycrp.evaluate import molecule_metrics, text_metrics
 from raycrp.evaluate.bootstrap import (
     Estimate,
     Interval,
@@ -17,7 +17,7 @@ from raycrp.evaluate.bootstrap import (
     bootstrap_intervals,
     ratio_of_sums,
 )
-from raycrp.evaluate.molecules import Answers
+from raycrp.evaluate.molecule_metrics import Answers
 
 ALL_TASKS = "all"
 
@@ -93,15 +93,15 @@ class Score:
 
 
 def _bleu(answers: Answers) -> NDArray[np.float64]:
-    return text.bleu_statistics(answers.first, truths=answers.truths)
+    return text_metrics.bleu_statistics(answers.first, truths=answers.truths)
 
 
 def _meteor(answers: Answers) -> NDArray[np.float64]:
-    return text.meteor_scores(answers.first, truths=answers.truths)
+    return text_metrics.meteor_scores(answers.first, truths=answers.truths)
 
 
 def _component(answers: Answers, *, column: int) -> NDArray[np.float64]:
-    return molecules.component_scores(answers)[:, column]
+    return molecule_metrics.component_scores(answers)[:, column]
 
 
 def _round_trip(
@@ -111,18 +111,18 @@ def _round_trip(
 
 
 def _strict_exact(title: str, *, top: int, flat: bool = False) -> Metric:
-    function = molecules.strict_exact_flat if flat else molecules.strict_exact
+    function = molecule_metrics.strict_exact_flat if flat else molecule_metrics.strict_exact
     return Metric(title, Block.STRICT, partial(function, top=top), answers_needed=top)
 
 
 METRICS: Mapping[str, Metric] = {
-    "bleu": Metric("BLEU", Block.PUBLISHED, _bleu, reduce=text.bleu_of_sums),
+    "bleu": Metric("BLEU", Block.PUBLISHED, _bleu, reduce=text_metrics.bleu_of_sums),
     "meteor": Metric("METEOR", Block.PUBLISHED, _meteor),
-    "exact_match": Metric("EM", Block.PUBLISHED, molecules.published_exact),
+    "exact_match": Metric("EM", Block.PUBLISHED, molecule_metrics.published_exact),
     "similarity": Metric(
-        "Similarity", Block.PUBLISHED, molecules.published_similarity, reduce=ratio_of_sums
+        "Similarity", Block.PUBLISHED, molecule_metrics.published_similarity, reduce=ratio_of_sums
     ),
-    "validity": Metric("Validity", Block.PUBLISHED, molecules.published_valid),
+    "validity": Metric("Validity", Block.PUBLISHED, molecule_metrics.published_valid),
     "exact_top1": _strict_exact("Exact top 1", top=1),
     "exact_top3": _strict_exact("Exact top 3", top=3),
     "exact_top5": _strict_exact("Exact top 5", top=5),
@@ -131,24 +131,28 @@ METRICS: Mapping[str, Metric] = {
     "exact_flat_top3": _strict_exact("Exact top 3, no stereo", top=3, flat=True),
     "exact_flat_top5": _strict_exact("Exact top 5, no stereo", top=5, flat=True),
     "exact_flat_top10": _strict_exact("Exact top 10, no stereo", top=10, flat=True),
-    "reciprocal_rank": Metric("Mean reciprocal rank", Block.STRICT, molecules.reciprocal_rank),
+    "reciprocal_rank": Metric(
+        "Mean reciprocal rank", Block.STRICT, molecule_metrics.reciprocal_rank
+    ),
     "component_precision": Metric(
         "Component precision", Block.STRICT, partial(_component, column=0)
     ),
     "component_recall": Metric("Component recall", Block.STRICT, partial(_component, column=1)),
     "component_f1": Metric("Component F1", Block.STRICT, partial(_component, column=2)),
     "symmetric_similarity": Metric(
-        "Symmetric similarity", Block.STRICT, molecules.symmetric_similarity
+        "Symmetric similarity", Block.STRICT, molecule_metrics.symmetric_similarity
     ),
-    "strict_validity": Metric("Validity, empty is invalid", Block.STRICT, molecules.strict_valid),
+    "strict_validity": Metric(
+        "Validity, empty is invalid", Block.STRICT, molecule_metrics.strict_valid
+    ),
     "distinct_valid": Metric(
-        "Distinct valid answers", Block.STRICT, molecules.num_distinct_valid, is_share=False
+        "Distinct valid answers", Block.STRICT, molecule_metrics.num_distinct_valid, is_share=False
     ),
-    "round_trip_top1": _round_trip("Round trip, best answer", molecules.round_trip_first),
+    "round_trip_top1": _round_trip("Round trip, best answer", molecule_metrics.round_trip_first),
     "round_trip": _round_trip(
-        "Round trip, all answers", molecules.round_trip_share, reduce=ratio_of_sums
+        "Round trip, all answers", molecule_metrics.round_trip_share, reduce=ratio_of_sums
     ),
-    "coverage": _round_trip("Coverage", molecules.coverage),
+    "coverage": _round_trip("Coverage", molecule_metrics.coverage),
 }
 """Every metric by its name in the score table; a new one is a function and an entry here."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from raycrp.chem.reactions import ARROW
 from raycrp.choices import Task
-from raycrp.evaluate.molecules import (
+from raycrp.evaluate.molecule_metrics import (
     Answers,
     read_molecules,
     reciprocal_rank,

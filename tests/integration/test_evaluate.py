@@ -9,8 +9,8 @@ from exported_model import NUM_TYPES, REACTIONS, write_model
 
 from raycrp.choices import Task
 from raycrp.config import Config
-from raycrp.evaluate.job import choose_rows
 from raycrp.evaluate.predict import load_predictor
+from raycrp.evaluate.prompt_job import choose_rows
 from raycrp.evaluate.stage import run_evaluate
 from raycrp.run import RunFolder
 from raycrp.schemas import PREDICTIONS, PROMPTS, SCORES

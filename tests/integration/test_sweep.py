@@ -12,7 +12,7 @@ from raycrp.config import Backbone, Config
 from raycrp.elicit.basis import share_reactions
 from raycrp.elicit.rows import load_task_rows
 from raycrp.elicit.stage import run_elicit
-from raycrp.elicit.stored import StoredVectors
+from raycrp.elicit.stored_vectors import StoredVectors
 from raycrp.errors import ElicitError
 from raycrp.model.encode import TextEncoder
 from raycrp.model.labeler import load_labeler

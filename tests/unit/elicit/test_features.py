@@ -10,7 +10,7 @@ from raycrp.chem.reactions import Reaction
 from raycrp.choices import Encoding
 from raycrp.elicit.encodings import encode_reactions
 from raycrp.elicit.features import FEATURES, FeatureMaker, features_dir
-from raycrp.elicit.stored import load_vectors
+from raycrp.elicit.stored_vectors import load_vectors
 from raycrp.elicit.vectors import ArrayVectors, Block
 from raycrp.errors import ElicitError
 from raycrp.run import RunFolder

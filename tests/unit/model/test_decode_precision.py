@@ -5,7 +5,7 @@ import torch
 
 from raycrp.choices import Precision
 from raycrp.model.decode import beam_search, score_answers
-from raycrp.model.inference import use_precision
+from raycrp.model.decode_precision import use_precision
 
 PROMPTS = ["CC(=O)N", "C1CC1", "CCO"]
 SEARCH = {"num_beams": 3, "num_return": 3, "max_new_tokens": 6, "token_budget": 200}

@@ -9,7 +9,7 @@ from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 
 from raycrp.evaluate.bootstrap import ratio_of_sums
-from raycrp.evaluate.molecules import (
+from raycrp.evaluate.molecule_metrics import (
     Answers,
     component_scores,
     num_distinct_valid,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
-from raycrp.evaluate.text import bleu_of_sums, bleu_statistics, meteor_scores
+from raycrp.evaluate.text_metrics import bleu_of_sums, bleu_statistics, meteor_scores
 
 SMILES_TEXT = st.text(alphabet="CcNnOo()=#12[]@H+-./\\ ", max_size=25)
 
