@@ -1,6 +1,7 @@
 """The whole run, top to bottom: the stages in order, each skipped when it is done."""
 
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from raycrp.data.read import inputs_digest
 from raycrp.data.stage import run_data
 from raycrp.elicit.stage import run_elicit
 from raycrp.embed.stage import run_embed
+from raycrp.errors import RunError
 from raycrp.evaluate.stage import run_evaluate
 from raycrp.plan import (
     Stage,
@@ -26,6 +28,7 @@ from raycrp.prometheus import note_progress, stage_shown
 from raycrp.prompt.stage import run_prompt
 from raycrp.prompt.templates import prompt_words
 from raycrp.ray_session import connected_ray
+from raycrp.ray_storage import check_storage
 from raycrp.report.stage import run_report
 from raycrp.run import RunFolder
 from raycrp.train.stage import run_train
@@ -45,6 +48,10 @@ def run_pipeline(
 
     Returns:
         The run folder.
+
+    Raises:
+        RunError: If the storage cannot be written.
+        ClusterError: If no cluster answers, or one of its nodes cannot use the storage.
     """
     run = RunFolder(config.run.storage, config.run.name)
     _write_settings(config, run)
@@ -57,6 +64,8 @@ def run_pipeline(
         logger.info("done already: %s", ", ".join(done))
     if waiting:
         with connected_ray(num_cpus=config.run.num_cpus):
+            if not done and "RAY_ADDRESS" in os.environ:
+                check_storage(config.run.storage)
             for status in waiting:
                 _run_stage(status, config, run)
     return run
@@ -101,7 +110,13 @@ STAGE_FUNCTIONS: Mapping[Stage, Callable[[Config, RunFolder], dict[str, Any]]] =
 
 
 def _write_settings(config: Config, run: RunFolder) -> None:
-    run.write_bytes("config.yaml", dump_yaml(config).encode())
+    try:
+        run.write_bytes("config.yaml", dump_yaml(config).encode())
+    except OSError as error:
+        raise RunError(
+            f"run.storage '{run.storage}' cannot be written: {error}; give a folder, or object "
+            "storage, that this machine has rights on"
+        ) from error
     packages = ("raycrp", "ray", "torch", "transformers", "deepspeed", "scikit-learn", "rdkit")
     environment = {
         "python": platform.python_version(),

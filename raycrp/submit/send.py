@@ -199,7 +199,7 @@ def _check_storage(
     echo(f"checking that all nodes can write to {storage}\n")
     send_job(
         client,
-        ["python", "-m", "raycrp.submit.storage_check", storage],
+        ["python", "-m", "raycrp.ray_storage", storage],
         job_id=check_id,
         working_dir=options.working_dir,
     )

@@ -37,6 +37,7 @@ def test_help_loads_neither_ray_nor_torch():
             "/nowhere/x.jsonl",
         ),
         (lambda folder: ["run.storage=nonsense://bucket"], "nonsense"),
+        (lambda folder: ["run.storage=/proc/none"], "run.storage '/proc/none' cannot be written"),
     ],
 )
 def test_bad_input_is_one_clear_line(command_line, tmp_path, make_arguments, fragment):

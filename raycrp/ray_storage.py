@@ -1,12 +1,13 @@
 """Whether every node of a cluster can write to a run's storage, and sees what the others wrote.
 
-``python -m raycrp.submit.storage_check STORAGE`` inside a job says so before anything is started.
+``python -m raycrp.ray_storage STORAGE`` inside a job says so before anything is started.
 """
 
 import logging
 import socket
 import sys
 import uuid
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -56,16 +57,28 @@ def _try_nodes(probe: RunFolder) -> tuple[list[str], int]:
         ).remote(probe, node_id): node_id
         for node_id in nodes
     }
-    done, pending = ray.wait(list(references), num_returns=len(references), timeout=TIMEOUT_S)
-    problems = [f"{nodes[references[r]]}: no answer in {TIMEOUT_S:.0f} s" for r in pending]
-    for reference in done:
-        node_id = references[reference]
-        problem = ray.get(reference)
+    ray.wait(list(references), num_returns=len(references), timeout=TIMEOUT_S)
+    answers = {node_id: _answer(reference) for reference, node_id in references.items()}
+    # A node that has gone meanwhile writes nowhere, and is missed by nobody.
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]} & nodes.keys()
+    problems = []
+    for node_id in alive:
+        problem = answers[node_id]
         if not problem and not probe.exists(node_id):
             problem = "what it wrote is not seen by the driver"
         if problem:
             problems.append(f"{nodes[node_id]}: {problem}")
-    return problems, len(nodes)
+    return problems, len(alive)
+
+
+def _answer(reference: Any) -> str:
+    try:
+        problem: str = ray.get(reference, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"no answer in {TIMEOUT_S:.0f} s"
+    except ray.exceptions.RayError as error:
+        return str(error).splitlines()[0]
+    return problem
 
 
 def _try_node(probe: RunFolder, node_id: str) -> str:
