@@ -79,7 +79,9 @@ def search_by_halving(
 
     Survivors are compared at the same N, where accuracies compare, so that every rule finds the
     values of N that it chooses from. The rungs wait for each other: which trials survive must not
-    depend on timing, or a killed search would end otherwise than an unbroken one.
+    depend on timing, or a killed search would end otherwise than an unbroken one. So this is the
+    synchronous halving that ASHA is made from, and not ASHA, which judges by what has reported yet
+    and would compare accuracies across tasks and N.
 
     Args:
         trials: The points of the search.
