@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 CONNECT_TIMEOUT_S = 10.0
+ONE_HEAP = ("MALLOC_ARENA_MAX", "1")
+"""For workers: each trial and each training runs in a thread, and glibc keeps what a thread has
+freed for that thread's heap alone, so that a worker of many trials grows by a GB."""
 
 
 @contextmanager
@@ -31,6 +34,8 @@ def connected_ray(*, num_cpus: int | None = None) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or LOCAL
     _check_reachable(address)
+    if address == LOCAL:
+        os.environ.setdefault(*ONE_HEAP)
     try:
         ray.init(
             address=address,

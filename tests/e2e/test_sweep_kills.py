@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 NUM_KILLS = 10
 NUM_TRIALS = 40
-TIMEOUT_S = 300
+TIMEOUT_S = 1_200
 DONE = "elicit/tune/done"
 SETTINGS = """
 run: {name: sweep, num_cpus: 2}
@@ -47,7 +47,10 @@ def start(stage, storage):
 
 def finish(stage, storage):
     process = start(stage, storage)
-    assert process.wait(TIMEOUT_S) == 0, (storage / "command.log").read_text()[-4000:]
+    try:
+        assert process.wait(TIMEOUT_S) == 0, (storage / "command.log").read_text()[-4000:]
+    finally:
+        process.kill()
     return RunFolder(str(storage), "sweep")
 
 
