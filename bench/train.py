@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -41,6 +40,7 @@ from raycrp.model.t5 import save_backbone
 from raycrp.model.tokenizers import prepare_tokenizer
 from raycrp.prompt.stage import PromptSettings, PromptWriter
 from raycrp.prompt.templates import prompt_words, reaction_type_name
+from raycrp.ray_session import connected_ray
 from raycrp.run import RunFolder
 from raycrp.schemas import ANNOTATIONS, PROMPTS, Split
 from raycrp.tracking import read_metrics
@@ -209,17 +209,16 @@ def cpu_seconds(step: Callable[[], None], *, steps: int) -> float:
 
 def compare_ray_with_local(run: RunFolder, *, repeats: int, steps: int) -> float:
     """Median ratio of rows per CPU second, one Ray worker over one plain process."""
-    ray.init(num_cpus=2, logging_level="warning")
     print(f"{'repeat':>6} {'local':>12} {'ray':>12} {'ratio':>6}   rows per CPU second")
     ratios = []
-    for number in range(repeats):
-        rates = [
-            launched_rate(run, launcher=launcher, steps=steps)
-            for launcher in (Launcher.LOCAL, Launcher.RAY)
-        ]
-        ratios.append(rates[1] / rates[0])
-        print(f"{number:>6} {rates[0]:>12.2f} {rates[1]:>12.2f} {ratios[-1]:>6.2f}", flush=True)
-    ray.shutdown()
+    with connected_ray(num_cpus=2):
+        for number in range(repeats):
+            rates = [
+                launched_rate(run, launcher=launcher, steps=steps)
+                for launcher in (Launcher.LOCAL, Launcher.RAY)
+            ]
+            ratios.append(rates[1] / rates[0])
+            print(f"{number:>6} {rates[0]:>12.2f} {rates[1]:>12.2f} {ratios[-1]:>6.2f}", flush=True)
     return statistics.median(ratios)
 
 
