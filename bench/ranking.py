@@ -1,7 +1,7 @@
 """What ranking over reaction types and spellings brings: `python -m bench.ranking RUN`.
 
 Answers test rows of a run four times with the same model and as many beams in total: plainly, under
-the three most probable reaction types (METHOD section 6.7), with two spellings that vote, and with
+the three most probable reaction types, with two spellings that vote, and with
 both. Prints scores, and differences to the plain search with 95 % intervals paired over reactions.
 The last line is ``ranking: top5_plain=0.xxx top5_types=0.xxx difference=+0.xxx [low, high]``; the
 exit status is 1 where the whole interval lies below 0.

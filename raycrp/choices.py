@@ -42,7 +42,7 @@ class Preset(StrEnum):
 
 
 class Encoding(StrEnum):
-    """Which vectors describe a reaction to k-means (METHOD section 2)."""
+    """Which vectors describe a reaction to k-means (Eq 4)."""
 
     OUTPUT = "output"
     DIFFERENCE = "difference"
@@ -73,7 +73,7 @@ class LabelerKind(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a reaction type belongs to (METHOD section 6.6)."""
+    """What a reaction type belongs to."""
 
     TASK = "task"
     REACTION = "reaction"
@@ -87,7 +87,7 @@ class Search(StrEnum):
 
 
 class SelectionRule(StrEnum):
-    """Which trial of the sweep is the best (METHOD section 6.3)."""
+    """Which trial of the sweep is the best."""
 
     ACCURACY = "accuracy"
     FLOOR = "floor"

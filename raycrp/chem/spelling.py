@@ -4,7 +4,7 @@ A target that starts at the atom at which its source starts, and goes on the sam
 substrings with it, so that a model learns to copy before it learns chemistry. The source keeps
 its canonical spelling unless a generator is given.
 
-Source: root-aligned SMILES, Zhong et al., Chem. Sci. 2022, 13, 9023 (METHOD section 6.12).
+Source: root-aligned SMILES, Zhong et al., Chem. Sci. 2022, 13, 9023.
 """
 
 from collections import defaultdict

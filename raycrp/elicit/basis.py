@@ -1,4 +1,4 @@
-"""One clustering for all tasks: each reaction gets its type once (METHOD section 6.6)."""
+"""One clustering for all tasks: each reaction gets its type once."""
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Cross-fitting: training rows named by an LLM-RT that did not see them (METHOD section 6.2)."""
+"""Cross-fitting: training rows named by an LLM-RT that did not see them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

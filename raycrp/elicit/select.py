@@ -1,4 +1,4 @@
-"""The rule that picks the best trial among those of a sweep (METHOD section 6.3)."""
+"""The rule that picks the best trial among those of a sweep."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -49,7 +49,7 @@ class Answer:
     Args:
         smiles: Canonical SMILES; the text as decoded where it is no molecule.
         log_probability: In nats: of the best of the decoded texts that mean this answer, summed
-            over the reaction types used and averaged over spellings (METHOD section 6.7).
+            over the reaction types used and averaged over spellings.
         is_valid: Whether it is one or more molecules.
         is_input: Whether it says nothing but molecules of the input.
         has_new_atoms: Whether the products need atoms other than hydrogen that the other side of

@@ -4,7 +4,7 @@ The probability of an answer y to an input x is the sum over reaction types of p
 and its mean over the spellings of x that were decoded. With one type and one spelling that is the
 probability which the beam search gives.
 
-Source: METHOD section 6.7 and 6.12.
+Source: test-time augmentation, Tetko et al., Nat. Commun. 2020, 11, 5575.
 """
 
 import math

@@ -21,7 +21,7 @@ def spell_input(text: str, *, num_spellings: int) -> list[str]:
     Returns:
         Different texts, the canonical one first.
 
-    Source: METHOD section 6.12.
+    Source: test-time augmentation, Tetko et al., Nat. Commun. 2020, 11, 5575.
     """
     spellings = [text]
     if num_spellings == 1:
