@@ -11,6 +11,7 @@ from raycrp.arrays import FloatArray
 from raycrp.model.beams import Answer, BeamSettings, search_beams
 from raycrp.model.encode import evaluating, length_batches, pad_rows, tokenize_texts
 from raycrp.model.incremental import score_tokens
+from raycrp.model.label_scores import score_paths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -166,7 +167,10 @@ def score_labels(
         model, tokenizer, prompts, token_budget=token_budget, max_input_tokens=max_input_tokens
     )
     for places, ids, mask in batches:
-        scores[places] = _score_paths(model, ids=ids, mask=mask, paths=paths).cpu().numpy()
+        with evaluating(model):
+            states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+            found = score_paths(model, states=states, mask=mask, paths=paths)
+        scores[places] = found.cpu().numpy()
     return scores
 
 
@@ -259,33 +263,3 @@ def _beam_settings(
         end_id=tokenizer.eos_token_id,
         banned_ids=tuple(sorted(token for token in banned if token is not None)),
     )
-
-
-def _score_paths(
-    model: Any, *, ids: torch.Tensor, mask: torch.Tensor, paths: Sequence[tuple[int, ...]]
-) -> torch.Tensor:
-    start = model.config.decoder_start_token_id
-    step_scores: dict[tuple[int, ...], torch.Tensor] = {}
-    with evaluating(model):
-        states = model.get_encoder()(input_ids=ids, attention_mask=mask)
-        for prefix in _longest_prefixes(paths):
-            decoder_ids = torch.tensor([[start, *prefix]], device=ids.device)
-            logits = model(
-                encoder_outputs=states,
-                attention_mask=mask,
-                decoder_input_ids=decoder_ids.expand(len(ids), -1),
-                use_cache=False,
-            ).logits
-            log_probabilities = torch.log_softmax(logits.float(), dim=-1)
-            for end in range(len(prefix) + 1):
-                step_scores[prefix[:end]] = log_probabilities[:, end]
-        scores = [
-            sum(step_scores[path[:end]][:, path[end]] for end in range(len(path))) for path in paths
-        ]
-        return torch.stack([torch.as_tensor(score) for score in scores], dim=1)
-
-
-def _longest_prefixes(paths: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    prefixes = {path[:end] for path in paths for end in range(len(path))}
-    inner = {prefix[:end] for prefix in prefixes for end in range(len(prefix))}
-    return sorted(prefixes - inner)

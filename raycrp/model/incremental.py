@@ -179,7 +179,7 @@ class IncrementalDecoder:
         new = slice(end - self._num_beams, end)
         cache.keys[:, new], cache.values[:, new] = keys, values
         past_keys, past_values = cache.keys[:, :end], cache.values[:, :end]
-        mixed = _attend(attention, queries, past_keys, past_values, bias=bias)
+        mixed = attend(attention, queries, past_keys, past_values, bias=bias)
         attended: torch.Tensor = hidden + attention.o(mixed)
         return attended
 
@@ -189,7 +189,7 @@ class IncrementalDecoder:
         attention = layer.EncDecAttention
         queries = attention.q(layer.layer_norm(hidden))
         bias = self._cross_bias
-        mixed = _attend(attention, queries, cache.cross_keys, cache.cross_values, bias=bias)
+        mixed = attend(attention, queries, cache.cross_keys, cache.cross_values, bias=bias)
         attended: torch.Tensor = hidden + attention.o(mixed)
         return attended
 
@@ -222,16 +222,16 @@ def score_tokens(
     start = torch.full_like(tokens[..., :1], model.config.decoder_start_token_id)
     fed = torch.cat([start, tokens[..., :-1]], dim=2)
     hidden = model.shared(fed).flatten(end_dim=1)
-    bias = _causal_bias(decoder.block[0].layer[0].SelfAttention, steps, like=hidden)
+    bias = causal_bias(decoder.block[0].layer[0].SelfAttention, steps, like=hidden)
     for block in decoder.block:
         layer, attention = block.layer[0], block.layer[0].SelfAttention
         normed = layer.layer_norm(hidden)
         queries, keys, values = attention.q(normed), attention.k(normed), attention.v(normed)
-        hidden = hidden + attention.o(_attend(attention, queries, keys, values, bias=bias))
+        hidden = hidden + attention.o(attend(attention, queries, keys, values, bias=bias))
         layer, attention = block.layer[1], block.layer[1].EncDecAttention
         side_by_side = layer.layer_norm(hidden).view(rows, answers * steps, -1)
         queries, keys, values = attention.q(side_by_side), attention.k(states), attention.v(states)
-        mixed = _attend(attention, queries, keys, values, bias=cross_bias)
+        mixed = attend(attention, queries, keys, values, bias=cross_bias)
         hidden = hidden + attention.o(mixed).view_as(hidden)
         hidden = block.layer[2](hidden)
     hidden = decoder.final_layer_norm(hidden)
@@ -241,8 +241,17 @@ def score_tokens(
     return scores.view(rows, answers, steps, -1).gather(3, tokens[..., None]).squeeze(3)
 
 
-def _causal_bias(attention: Any, steps: int, *, like: torch.Tensor) -> torch.Tensor:
-    """Relative position bias at earlier steps, as good as minus infinity at later ones."""
+def causal_bias(attention: Any, steps: int, *, like: torch.Tensor) -> torch.Tensor:
+    """Relative position bias at earlier steps, as good as minus infinity at later ones.
+
+    Args:
+        attention: Self-attention of the decoder's first block.
+        steps: Number of tokens.
+        like: Gives device and float type.
+
+    Returns:
+        Shape ``(1, heads, steps, steps)``.
+    """
     places = torch.arange(steps, device=like.device)
     distances = places[None, :] - places[:, None]
     position: torch.Tensor = attention.relative_attention_bias(_buckets(attention, distances))
@@ -260,7 +269,7 @@ def _buckets(attention: Any, distances: torch.Tensor) -> torch.Tensor:
     return buckets
 
 
-def _attend(
+def attend(
     attention: Any,
     queries: torch.Tensor,
     keys: torch.Tensor,
@@ -268,6 +277,18 @@ def _attend(
     *,
     bias: torch.Tensor,
 ) -> torch.Tensor:
+    """What the heads of an attention give, before its output projection.
+
+    Args:
+        attention: Says how many heads there are.
+        queries: Shape ``(rows, queries, inner)``.
+        keys: Shape ``(rows, keys, inner)``.
+        values: As ``keys``.
+        bias: Added to the scores, broadcast to ``(rows, heads, queries, keys)``.
+
+    Returns:
+        Shape ``(rows, queries, inner)``.
+    """
     split = (tensor.unflatten(2, (attention.n_heads, -1)) for tensor in (queries, keys, values))
     queries, keys, values = (tensor.transpose(1, 2) for tensor in split)
     # T5 does not scale its dot products.
