@@ -62,9 +62,12 @@ class RunFolder:
         """A path or URI that Ray Train and Tune take as ``storage_path``."""
         if self.is_local:
             return self.path(relative)
+        base, mark, options = self.storage.partition("?")
         if relative.partition("/")[0] in self.shared:
-            return f"{self.storage.partition('://')[0]}://{self.path(relative)}"
-        return f"{self.storage.rstrip('/')}/{self.name}/{relative}".rstrip("/")
+            base = f"{base.partition('://')[0]}://{self.path(relative)}"
+        else:
+            base = f"{base.rstrip('/')}/{self.name}/{relative}".rstrip("/")
+        return f"{base}{mark}{options}"
 
     @cached_property
     def shared(self) -> dict[str, str]:
@@ -84,9 +87,13 @@ class RunFolder:
         return bool(self.filesystem.get_file_info(self.path(relative)).type != fs.FileType.NotFound)
 
     def list_names(self, relative: str = "") -> list[str]:
-        """Sorted names inside a folder; empty if there is none."""
+        """Sorted names inside a folder; empty if there is none.
+
+        Names that begin with a dot are left out: a writer that is killed leaves such a file.
+        """
         selector = fs.FileSelector(self.path(relative), allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        names = (info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(name for name in names if not name.startswith("."))
 
     def delete(self, relative: str) -> None:
         """Remove a file or folder if it is there."""

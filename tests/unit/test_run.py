@@ -17,7 +17,15 @@ def test_a_file_is_written_whole_and_leaves_nothing_beside_it(run):
     run.write_bytes("a/b.txt", b"one")
     run.write_bytes("a/b.txt", b"two")
     assert run.read_bytes("a/b.txt") == b"two"
-    assert run.list_names("a") == ["b.txt"]
+    assert os.listdir(run.path("a")) == ["b.txt"]
+
+
+def test_what_a_killed_writer_leaves_is_no_part_of_a_table(run):
+    run.write_table("t/one.parquet", pa.table({"x": [1, 2]}))
+    run.write_bytes("t/.two.parquet.k3x9", b"PAR1")
+    assert run.list_names("t") == ["one.parquet"]
+    assert run.num_rows("t") == 2
+    assert run.read_table("t")["x"].to_pylist() == [1, 2]
 
 
 def test_an_interrupted_write_keeps_the_old_file(run, monkeypatch):
@@ -30,7 +38,7 @@ def test_an_interrupted_write_keeps_the_old_file(run, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         run.write_bytes("a.txt", b"new")
     assert run.read_bytes("a.txt") == b"old"
-    assert run.list_names() == ["a.txt"]
+    assert os.listdir(run.path()) == ["a.txt"]
 
 
 def test_tables_and_row_counts(run):
@@ -58,7 +66,7 @@ def test_a_new_folder_takes_the_old_ones_place_when_complete(run):
         (folder / "c").write_text("3")
         raise RuntimeError
     assert run.list_names("model") == ["b"]
-    assert run.list_names() == ["model"]
+    assert os.listdir(run.path()) == ["model"]
 
 
 def test_uris_are_storage_too(tmp_path):
@@ -66,6 +74,16 @@ def test_uris_are_storage_too(tmp_path):
     run.write_json("x.json", {"a": 1})
     assert (tmp_path / "r" / "x.json").is_file()
     assert run.read_json("x.json") == {"a": 1}
+
+
+def test_options_of_a_storage_stay_at_the_end_of_its_uris():
+    run = RunFolder("mock:///bucket/runs?endpoint_override=http://127.0.0.1:9000", "r")
+    assert run.path("train/ray") == "bucket/runs/r/train/ray"
+    assert (
+        run.uri("train/ray")
+        == "mock:///bucket/runs/r/train/ray?endpoint_override=http://127.0.0.1:9000"
+    )
+    assert RunFolder(run.uri("train/search"), "trial").path() == "bucket/runs/r/train/search/trial"
 
 
 def test_an_unknown_scheme_is_refused():
