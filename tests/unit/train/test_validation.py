@@ -26,23 +26,24 @@ class Engine:
 
 def collate(part, *, templates, is_counted):
     ids = torch.from_numpy(part)[:, None]
-    return Batch(part, ids, torch.ones_like(ids), ids, ids, LABELS[part], is_counted)
+    labels = LABELS[part] if is_counted else torch.full_like(LABELS[part], IGNORED_LABEL)
+    return Batch(part, ids, torch.ones_like(ids), ids, ids, labels, is_counted)
 
 
-def test_an_answer_is_exact_where_each_token_is_the_most_probable(monkeypatch):
-    monkeypatch.setattr(validation.dist, "all_reduce", lambda _: None)
-    table = SimpleNamespace(tasks=TASKS_OF_ROWS, templates=np.zeros(3, dtype=np.int64))
-    rows = SimpleNamespace(table=table, collate=collate, lengths=lambda chosen: np.full(3, 2))
-    metrics = validate(
-        Engine(),
-        rows=rows,
-        chosen=np.arange(3),
-        tokenizer=SimpleNamespace(pad_token_id=0),
-        is_live=False,
-        rank=0,
-        world_size=1,
-        token_budget=64,
-    )
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_an_answer_is_exact_where_each_token_is_the_most_probable(monkeypatch, world_size):
+    shares, merged = [], []
+
+    def all_reduce(share):
+        shares.append(share.clone())
+        share.copy_(merged[0] if merged else torch.ones_like(share))
+
+    monkeypatch.setattr(validation.dist, "all_reduce", all_reduce)
+    # One batch: all workers but the first have none of their own.
+    for rank in range(world_size):
+        score(rank=rank, world_size=world_size)
+    merged.append(sum(shares))
+    metrics = score(rank=0, world_size=world_size)
     half, quarter = np.log(2), np.log(4)
     assert metrics == pytest.approx(
         {
@@ -54,4 +55,19 @@ def test_an_answer_is_exact_where_each_token_is_the_most_probable(monkeypatch):
             "validation_loss_retrosynthesis": half,
             "validation_exact_retrosynthesis": 1,
         }
+    )
+
+
+def score(*, rank, world_size):
+    table = SimpleNamespace(tasks=TASKS_OF_ROWS, templates=np.zeros(3, dtype=np.int64))
+    rows = SimpleNamespace(table=table, collate=collate, lengths=lambda chosen: np.full(3, 2))
+    return validate(
+        Engine(),
+        rows=rows,
+        chosen=np.arange(3),
+        tokenizer=SimpleNamespace(pad_token_id=0),
+        is_live=False,
+        rank=rank,
+        world_size=world_size,
+        token_budget=64,
     )
