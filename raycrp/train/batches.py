@@ -152,6 +152,19 @@ def cut_micro_batches(rows: IntArray, *, lengths: IntArray, shape: BatchShape) -
         num_parts += shape.num_workers
 
 
+def rows_of_micro_batch(parts: Sequence[IntArray], number: int) -> tuple[IntArray, bool]:
+    """Rows of a micro batch, and whether they count.
+
+    Args:
+        parts: Rows of each micro batch of a step.
+        number: Which; one that is empty or past the end has a row all the same, to keep its
+            worker in step with the others.
+    """
+    if number < len(parts) and len(parts[number]):
+        return parts[number], True
+    return parts[0][:1], False
+
+
 @dataclass(frozen=True)
 class Batch:
     """Padded rows as tensors; all int64.

@@ -32,16 +32,23 @@ class Instructions:
         table: Token table with the prompt stage's choices.
         choice: How instructions are chosen; only ``adaptive`` ones ever change.
         refresh_steps: Steps between refreshes; None keeps the prompt stage's choices.
+        device: Where collectives want their tensors.
     """
 
     def __init__(
-        self, table: TokenTable, *, choice: InstructionChoice, refresh_steps: int | None
+        self,
+        table: TokenTable,
+        *,
+        choice: InstructionChoice,
+        refresh_steps: int | None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self._tasks = table.tasks
         self._refresh_steps = refresh_steps if choice is InstructionChoice.ADAPTIVE else None
         self._current = table.templates.astype(np.int8)
         self._upcoming = np.full(table.num_rows, _UNSEEN, dtype=np.int8)
         self._vectors: dict[int, Any] = {}
+        self._device = device
 
     @property
     def is_live(self) -> bool:
@@ -70,16 +77,21 @@ class Instructions:
     def choose(
         self, encoder: torch.nn.Module, *, rows: IntArray, collator: Collator, pad_id: int
     ) -> None:
-        """Choose for these rows at once, by an encoder pass over their inputs alone."""
+        """Choose for the rows of a micro batch at once, by one encoder pass over their inputs.
+
+        It is one pass whatever their lengths: ZeRO 3 needs as many on each worker.
+        """
+        inputs = collator.plain_inputs(rows)
         vectors = encode_token_ids(
             encoder,
-            rows=collator.plain_inputs(rows),
+            rows=inputs,
             pad_id=pad_id,
-            token_budget=_TOKEN_BUDGET,
+            token_budget=len(inputs) * max(map(len, inputs)),
         )
         self._current[rows] = nearest_templates(
             vectors, tasks=self._tasks[rows], template_vectors=self._vectors
         )
+        self._upcoming[rows] = self._current[rows]
 
     def observe(self, batch: Batch, *, hidden: torch.Tensor) -> None:
         """Choose for these rows' next visit, from the hidden states of their training pass.
@@ -96,16 +108,18 @@ class Instructions:
         )
 
     def gather(self) -> None:
-        """Share what each worker chose for next visits; every worker calls this."""
+        """Share what each worker chose; every worker calls this."""
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            shared = torch.from_numpy(self._upcoming)
+            shared = torch.from_numpy(self._upcoming).to(self._device)
             torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+            self._upcoming = shared.cpu().numpy()
+        if self.is_exact:
+            self._take_effect()
 
     def start_epoch(self) -> None:
         """Let the choices for next visits take effect; every worker calls this."""
         self.gather()
-        seen = self._upcoming != _UNSEEN
-        self._current[seen] = self._upcoming[seen]
+        self._take_effect()
         self._upcoming[:] = _UNSEEN
 
     def entropy_bits(self, rows: IntArray) -> float:
@@ -145,6 +159,10 @@ class Instructions:
             for task in range(len(TASKS))
             if f"vectors_{task}" in state
         }
+
+    def _take_effect(self) -> None:
+        seen = self._upcoming != _UNSEEN
+        self._current[seen] = self._upcoming[seen]
 
 
 def template_vectors(encoder: torch.nn.Module, *, tokenizer: Any) -> dict[int, Any]:

@@ -17,7 +17,7 @@ from raycrp.prometheus import observe, set_gauge, set_training, set_training_lim
 from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage
-from raycrp.train.batches import Batch, summed_loss
+from raycrp.train.batches import Batch, rows_of_micro_batch, summed_loss
 from raycrp.train.checkpoint import Progress, next_progress
 from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.dropout import seed_dropout
@@ -95,6 +95,7 @@ class Worker:
             self._rows.table,
             choice=settings.instruction,
             refresh_steps=settings.refresh_steps,
+            device=self._engine.device,
         )
         is_fp16 = self._parts.precision is Precision.FP16
         self._loss_scale = LossScale() if is_fp16 else None
@@ -284,9 +285,7 @@ class Worker:
         return range(self._session.rank, num_rounds * world_size, world_size)
 
     def _batch(self, parts: list[IntArray], number: int, *, spelling: int) -> Batch:
-        rows = parts[number] if number < len(parts) else parts[0][:0]
-        is_counted = len(rows) > 0
-        rows = rows if is_counted else parts[0][:1]
+        rows, is_counted = rows_of_micro_batch(parts, number)
         return self._rows.collate(
             rows,
             templates=self._instructions.templates(rows),
@@ -317,13 +316,13 @@ class Worker:
         encoder = self._engine.module.get_encoder()
         self._instructions.refresh(encoder, tokenizer=self._parts.tokenizer)
         if self._instructions.is_exact:
-            mine = [parts[n] for n in self._numbers(len(parts)) if n < len(parts)]
-            self._instructions.choose(
-                encoder,
-                rows=np.concatenate(mine),
-                collator=self._rows.collate,
-                pad_id=self._parts.tokenizer.pad_token_id,
-            )
+            for number in self._numbers(len(parts)):
+                self._instructions.choose(
+                    encoder,
+                    rows=rows_of_micro_batch(parts, number)[0],
+                    collator=self._rows.collate,
+                    pad_id=self._parts.tokenizer.pad_token_id,
+                )
 
     def _set_rates(self, step: int) -> None:
         train = self._settings.train

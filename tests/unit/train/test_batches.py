@@ -10,6 +10,7 @@ from raycrp.train.batches import (
     cut_micro_batches,
     num_batches,
     plan_epoch,
+    rows_of_micro_batch,
 )
 from raycrp.train.tokens import Texts, TokenTable
 
@@ -153,3 +154,13 @@ def test_an_elastic_batch_is_cut_for_the_most_workers_it_divides_among(
 def test_a_batch_that_divides_among_no_allowed_number_of_workers_is_refused():
     with pytest.raises(TrainError, match=r"batch_size \(10\) does not divide among 6 to 9 workers"):
         batch_shape(10, micro_batch_size=None, num_workers=(6, 9), token_budget=1_000)
+
+
+def test_a_worker_without_a_micro_batch_has_a_row_that_does_not_count():
+    parts = [np.array([4, 7]), np.array([], dtype=np.int64)]
+    found = [rows_of_micro_batch(parts, number) for number in range(3)]
+    assert [(rows.tolist(), is_counted) for rows, is_counted in found] == [
+        ([4, 7], True),
+        ([4], False),
+        ([4], False),
+    ]

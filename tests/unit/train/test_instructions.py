@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,9 @@ VECTORS = {
 }
 
 
-def make_instructions(choice=InstructionChoice.ADAPTIVE, refresh_steps=4):
+def make_table():
     empty = np.zeros(0, dtype=np.int64)
-    table = TokenTable(
+    return TokenTable(
         row_ids=np.arange(4),
         tasks=np.array([0, 0, 1, 1]),
         templates=np.array([0, 0, 1, 1]),
@@ -23,7 +25,10 @@ def make_instructions(choice=InstructionChoice.ADAPTIVE, refresh_steps=4):
         inputs=Texts(empty, np.zeros(5, dtype=np.int64)),
         targets=Texts(empty, np.zeros(5, dtype=np.int64)),
     )
-    made = Instructions(table, choice=choice, refresh_steps=refresh_steps)
+
+
+def make_instructions(choice=InstructionChoice.ADAPTIVE, refresh_steps=4):
+    made = Instructions(make_table(), choice=choice, refresh_steps=refresh_steps)
     made.load_state(
         {**made.state(), **{f"vectors_{t}": torch.from_numpy(v) for t, v in VECTORS.items()}}
     )
@@ -117,3 +122,60 @@ def test_usage_counts_the_rows_of_each_template():
     assert usage["retrosynthesis"].pop("retrosynthesis-02") == 2
     assert {count for counts in usage.values() for count in counts.values()} == {0}
     assert [len(counts) for counts in usage.values()] == [12, 12]
+
+
+class Encoder(torch.nn.Module):
+    """Puts each token's id first in its vector; counts its passes."""
+
+    config = SimpleNamespace(d_model=2)
+
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.zeros(1))
+        self.num_passes = 0
+
+    def forward(self, *, input_ids, **_):
+        self.num_passes += 1
+        hidden = torch.stack([input_ids.float(), torch.zeros(input_ids.shape)], dim=-1)
+        return SimpleNamespace(last_hidden_state=hidden)
+
+
+def test_an_exact_choice_takes_one_pass_whatever_the_lengths():
+    instructions = make_instructions(refresh_steps=1)
+    inputs = SimpleNamespace(plain_inputs=lambda rows: [[10] * 20_000, [10]][: len(rows)])
+    encoder = Encoder()
+    instructions.choose(encoder, rows=np.array([0, 1]), collator=inputs, pad_id=0)
+    assert encoder.num_passes == 1
+    assert instructions.templates(np.arange(4)).tolist() == [1, 1, 1, 1]
+
+
+def fake_workers(monkeypatch, all_reduce):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+
+
+def test_usage_has_the_exact_choices_of_other_workers(monkeypatch):
+    instructions = make_instructions(refresh_steps=1)
+    inputs = SimpleNamespace(plain_inputs=lambda rows: [[10]])
+    instructions.choose(Encoder(), rows=np.array([0]), collator=inputs, pad_id=0)
+    other = torch.tensor([-1, -1, 0, -1], dtype=torch.int8)
+    fake_workers(monkeypatch, lambda mine, op: mine.copy_(torch.maximum(mine, other)))
+    instructions.gather()
+    assert instructions.templates(np.arange(4)).tolist() == [1, 0, 0, 1]
+
+
+def test_choices_are_shared_on_the_device_that_collectives_work_on(monkeypatch):
+    devices = []
+
+    def all_reduce(shared, op):
+        devices.append(shared.device.type)
+        raise InterruptedError
+
+    fake_workers(monkeypatch, all_reduce)
+    instructions = Instructions(
+        make_table(), choice=InstructionChoice.ADAPTIVE, refresh_steps=4, device="meta"
+    )
+    with pytest.raises(InterruptedError):
+        instructions.gather()
+    assert devices == ["meta"]
