@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -161,5 +161,6 @@ def _explain(error: ValidationError) -> str:
 def _known_keys(location: Sequence[int | str]) -> list[str]:
     section: Any = Config
     for name in location[:-1]:
-        section = section.model_fields[str(name)].annotation
+        annotation = section.model_fields[str(name)].annotation
+        section = next(iter(get_args(annotation)), annotation)
     return sorted(section.model_fields)

@@ -31,6 +31,11 @@ def test_later_files_and_overrides_win(tmp_path):
     assert config.train.learning_rate == 0.0001
 
 
+def test_a_mistake_in_a_section_that_may_be_unset_is_named():
+    with pytest.raises(ConfigError, match=r"train\.search\.rung: unknown key; known: .*first_rung"):
+        load_config([], ["train.search.rung=1"])
+
+
 def test_every_mistake_is_named_in_one_message(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("elicit: {rul: floor}\ntrain: {batch_size: 0}\nnonsense: 1\n")
