@@ -143,8 +143,8 @@ def iter_csv(file: DataFile, *, delimiter: str) -> Iterator[Row | BrokenRow]:
         buffered = _buffered(stream)
         _check_text(buffered, file.name)
         text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")
-        for row in csv.DictReader(text, delimiter=delimiter, restkey="", strict=True):
-            if "" in row or None in row.values():
+        for row in csv.DictReader(text, delimiter=delimiter, strict=True):
+            if None in row or None in row.values():
                 detail = "more or fewer fields than the header has"
                 yield BrokenRow(_shorten(delimiter.join(_flat(row))), detail)
             else:

@@ -262,7 +262,7 @@ def _read_reactions(data: DataConfig) -> Iterator[SourceRow]:
 
 def _iter_reaction_rows(file: DataFile, *, columns: ReactionColumns) -> Iterator[Row | BrokenRow]:
     if not file.is_parquet and file.suffix in _LINE_SUFFIXES:
-        yield from map(_line_row, iter_lines(file))
+        yield from (_line_row(line, columns) for line in iter_lines(file))
         return
     readers: dict[str, Callable[[DataFile], Iterator[Row | BrokenRow]]] = {
         ".csv": lambda file: iter_csv(file, delimiter=","),
@@ -285,11 +285,15 @@ def _iter_reaction_rows(file: DataFile, *, columns: ReactionColumns) -> Iterator
         raise DataError(f"{file.name}: the file holds no rows")
 
 
-def _line_row(line: str) -> Row:
+def _line_row(line: str, columns: ReactionColumns) -> Row:
     # A line is the reaction, then whatever names it, an extension in bars (CXSMILES) left out.
     reaction, _, rest = line.strip().partition("\t" if "\t" in line.strip() else " ")
     names = [part for part in rest.split() if not part.startswith("|")]
-    return {"reaction": reaction.strip(), "id": " ".join(names) or None}
+    # Lines have no columns, so that names given for the columns of tables stand for their parts.
+    return {
+        columns.reaction or "reaction": reaction.strip(),
+        columns.id or "id": " ".join(names) or None,
+    }
 
 
 def _require_columns(row: Row, columns: ReactionColumns, name: str) -> None:

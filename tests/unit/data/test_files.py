@@ -94,6 +94,15 @@ def test_csv_rows_with_too_few_or_too_many_fields_are_broken(tmp_path):
     assert [row.text for row in rows if isinstance(row, BrokenRow)] == ["2", "3,b,c"]
 
 
+def test_csv_columns_may_be_without_a_name(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",text\n0,x\n1\n2,y,z\n")
+    [file] = iter_files(str(path))
+    first, *others = iter_csv(file, delimiter=",")
+    assert first == {"": "0", "text": "x"}
+    assert [row.text for row in others] == ["1", "2,y,z"]
+
+
 def test_lines_leave_out_blank_ones(tmp_path):
     path = tmp_path / "a.smi.gz"
     path.write_bytes(gzip.compress(b"C>>O 1\r\n\r\n \nN>>O\t2"))

@@ -136,6 +136,13 @@ def test_reaction_lines_with_names_and_extensions(tmp_path):
     assert all(row.is_reaction for row in rows)
 
 
+def test_reaction_lines_need_no_column_names(tmp_path):
+    path = tmp_path / "a.smi"
+    path.write_text("C.N>>O US9\n")
+    [row] = read_reactions(path, reaction="rxn_smiles", id="patent")
+    assert (row.input, row.source_id, row.fault) == ("C.N>>O", "US9", None)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_reaction_tables_by_role_columns(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
