@@ -136,7 +136,7 @@ def _cluster_by_block(
         reassignment_ratio=0,
     )
     for _ in range(_NUM_PASSES):
-        for _, points in _points(vectors, encoding):
+        for points in _batches(vectors, encoding, min_rows=num_clusters):
             model.partial_fit(points)
     labels = np.empty(vectors.num_rows, dtype=np.int64)
     distances = np.empty(vectors.num_rows, dtype=np.float32)
@@ -157,6 +157,18 @@ def _fit_whole(points: FloatArray, num_clusters: int, num_init: int, seed: int) 
 def _points(vectors: Vectors, encoding: Encoding) -> Iterator[tuple[IntArray, FloatArray]]:
     for block in vectors.blocks():
         yield block.places, encode_reactions(block, encoding=encoding)
+
+
+def _batches(vectors: Vectors, encoding: Encoding, *, min_rows: int) -> Iterator[FloatArray]:
+    """Points block by block; small blocks together, since k-means starts on no fewer than N."""
+    waiting: list[FloatArray] = []
+    for _, points in _points(vectors, encoding):
+        waiting.append(points)
+        if sum(map(len, waiting)) >= min_rows:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def _gather(vectors: Vectors, encoding: Encoding, places: IntArray) -> FloatArray:

@@ -32,9 +32,11 @@ class StoredVectors:
     num_rows: int
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks, in the order of the files."""
+        """The blocks, in the order of the files; none for a file of other tasks' rows alone."""
         for reference in self.references:
-            yield ray.get(reference)
+            block = ray.get(reference)
+            if len(block.places):
+                yield block
 
     def take_inputs(self, places: IntArray) -> FloatArray:
         """Input vectors of some rows."""

@@ -56,6 +56,13 @@ def test_by_block_finds_separate_blobs_and_repeats_itself():
     assert (labels == cluster(points, num_clusters=3, settings=by_block)).all()
 
 
+def test_by_block_takes_blocks_with_fewer_rows_than_clusters():
+    points, truth = make_blobs(num_rows=601)
+    by_block = KMeansSettings(num_init=1, max_whole_rows=100)
+    labels = cluster(points, num_clusters=3, settings=by_block, rows_per_block=2)
+    assert len(set(zip(labels, truth, strict=True))) == 3
+
+
 def test_by_block_agrees_with_whole_where_clusters_overlap():
     points, _ = make_blobs(num_rows=3_000, spread=2.5)
     by_block = KMeansSettings(num_init=3, max_whole_rows=500)
