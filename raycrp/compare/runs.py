@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from raycrp.choices import Task
@@ -215,7 +215,7 @@ def _compare_tasks(
         for difference in _compare_block(
             task,
             pair_scores(
-                [[one for one, _ in group], [two for _, two in group]],
+                [[_cut(pair[place], num_answers) for pair in group] for place in (0, 1)],
                 block=block,
                 num_answers=num_answers,
             ),
@@ -255,6 +255,16 @@ def _compare_block(
 
 def _num_answers(rows: Sequence[AnsweredRow]) -> int:
     return max(len(row.predictions) for row in rows)
+
+
+def _cut(row: AnsweredRow, num_answers: int) -> AnsweredRow:
+    """The row as if no more answers had been asked for, lest more of them score better."""
+    trips = row.round_trips
+    return replace(
+        row,
+        predictions=row.predictions[:num_answers],
+        round_trips=None if trips is None else trips[:num_answers],
+    )
 
 
 def _shared_tasks(first: RunFolder, second: RunFolder) -> list[str]:

@@ -122,6 +122,16 @@ def test_the_fewer_answers_decide_which_scores_compare(tmp_path):
     assert "exact_top3" not in names
 
 
+def test_no_score_looks_at_answers_that_the_other_run_was_not_asked_for(tmp_path):
+    rows = rows_of(10)
+    for row in rows:
+        row["output"] = "CO"
+    first = write_run(tmp_path, "a", rows, right=(), extra=("CO", "CCO"))
+    second = write_run(tmp_path, "b", rows, right=())
+    found = compare_runs(first, second, **SETTINGS).differences
+    assert {each.metric for each in found if each.difference.value} == set()
+
+
 def test_other_test_data_is_refused_in_one_line(tmp_path):
     first = write_run(tmp_path, "a", rows_of(10), right=())
     second = write_run(tmp_path, "b", rows_of(12), right=())
