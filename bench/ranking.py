@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             find_model(options.run), max_output_tokens=options.max_output_tokens, **settings
         )
         started = time.process_time()
-        answered[name] = answer(predictor, rows)
+        # More answers than the beams of one spelling would widen the search.
+        top_k = min(TOP_K, settings["num_beams"])
+        answered[name] = answer(predictor, rows, top_k=top_k)
         seconds = time.process_time() - started
         scored[name] = estimates(answered[name], rows)
         print(f"{name}: {len(rows) / seconds:.2f} rows / CPU s", flush=True)
@@ -91,13 +93,12 @@ def read_rows(
     return [row for task in tasks for row in [r for r in rows if r["task"] == task][:num_rows]]
 
 
-def answer(predictor: Predictor, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def answer(predictor: Predictor, rows: Sequence[dict[str, Any]], *, top_k: int) -> list[list[str]]:
     """Different answers to each row, best first."""
     answers: list[list[str]] = []
     for task in dict.fromkeys(row["task"] for row in rows):
         inputs = [row["input"] for row in rows if row["task"] == task]
-        # More answers than the beams of one spelling would widen the search.
-        found = predictor.predict(inputs, task=task, top_k=1)
+        found = predictor.predict(inputs, task=task, top_k=top_k)
         answers += [distinct(each.raw_answers) for each in found]
     return answers
 

@@ -16,8 +16,8 @@ class EvaluateConfig(Section):
     top_k: int = Field(default=5, ge=1)
     """Answers kept for each row; 10, with as many beams, adds the scores at 10."""
     num_reaction_types: int = Field(default=1, ge=1)
-    """Reaction types whose prompts are decoded and ranked together, the most probable ones; they
-    share the beams. 1 is the paper."""
+    """Reaction types whose prompts are decoded and ranked together, the most probable ones; the
+    first has ``top_k`` beams, further ones are shared by probability. 1 is the paper."""
     num_spellings: int = Field(default=1, ge=1)
     """Spellings of each input that are decoded and vote; each has ``num_beams`` beams."""
     round_trip_beams: int | None = Field(default=1, ge=1)

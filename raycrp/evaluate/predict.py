@@ -40,7 +40,7 @@ class Predictor:
         device: Where the models run.
         num_beams: Beams of the search, for each spelling.
         num_reaction_types: The most probable reaction types whose prompts are decoded and ranked
-            together; they share the beams.
+            together; beams beyond the answers wanted are shared among them.
         num_spellings: Spellings of the input that vote; the first is the canonical one.
         round_trip_beams: Beams of the forward search of a round trip.
         precision: Number format of the search; ``auto`` is half precision on a GPU, else fp32.
@@ -171,7 +171,8 @@ class Predictor:
     def _answer(
         self, questions: Sequence[Question], *, task: Task, top_k: int, settings: SearchSettings
     ) -> list[Prediction]:
-        settings = replace(settings, num_beams=max(settings.num_beams, top_k))
+        num_beams = max(settings.num_beams, top_k)
+        settings = replace(settings, num_beams=num_beams, num_wanted=top_k)
         plans = self._prompter.plan(questions, task=task, settings=settings)
         found = self._decode(plans)
         scored = self._score_missing(plans, found)

@@ -37,13 +37,15 @@ class SearchSettings:
 
     Args:
         num_beams: Beams of each spelling of an input.
-        num_reaction_types: Reaction types that share the beams, the most probable ones.
+        num_reaction_types: Reaction types that are ranked together, the most probable ones.
         num_spellings: Spellings of an input that vote.
+        num_wanted: Answers wanted, for which the most probable type has beams of its own.
     """
 
     num_beams: int = 5
     num_reaction_types: int = 1
     num_spellings: int = 1
+    num_wanted: int = 1
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def _make_plan(
         num_beams=settings.num_beams,
         num_reaction_types=settings.num_reaction_types,
         num_spellings=len(spellings),
+        num_wanted=settings.num_wanted,
     )
     prompts = [
         compose_prompt(

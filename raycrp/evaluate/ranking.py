@@ -68,12 +68,16 @@ def make_variants(
     num_beams: int,
     num_reaction_types: int,
     num_spellings: int,
+    num_wanted: int = 1,
 ) -> list[Variant]:
     """How an input is asked: under its most probable reaction types, in each of its spellings.
 
-    The beams of a spelling are shared out among its types by probability, each beam to the type
-    with the largest quotient of probability and beams it would then have (D'Hondt), so that an
-    input whose type is certain is decoded as it would be under that type alone. Types below 1 %
+    The most probable type gets as many beams as answers are wanted: types often lead to the same
+    answers, so that beams taken from it find again what it finds, and the list comes out shorter.
+    What is left of a spelling's beams is shared out by probability, each beam to the type with the
+    largest quotient of probability and beams it would then have (D'Hondt), so that an input whose
+    type is certain is decoded as it would be under that type alone. A type without a beam scores
+    what the others find. Types below 1 %
     are left out, which bounds the cost: the sum is short by their probability at most.
 
     Args:
@@ -82,6 +86,7 @@ def make_variants(
         num_beams: Beams for each spelling.
         num_reaction_types: Reaction types at most.
         num_spellings: Spellings of the input.
+        num_wanted: Answers wanted.
 
     Returns:
         Variants by spelling, the most probable type first.
@@ -94,7 +99,8 @@ def make_variants(
         order = order or [ranked[0]]
         total = sum(probabilities[int(place)] for place in order)
         types = [(int(place), probabilities[int(place)] / total) for place in order]
-    beams = share_beams([weight for _, weight in types], num_beams=num_beams)
+    weights = [weight for _, weight in types]
+    beams = share_beams(weights, num_beams=num_beams, num_wanted=num_wanted)
     return [
         Variant(spelling, number, weight / num_spellings, width)
         for spelling in range(num_spellings)
@@ -102,20 +108,22 @@ def make_variants(
     ]
 
 
-def share_beams(weights: Sequence[float], *, num_beams: int) -> list[int]:
-    """Beams of each reaction type, in proportion to its probability.
+def share_beams(weights: Sequence[float], *, num_beams: int, num_wanted: int = 1) -> list[int]:
+    """Beams of each reaction type: what is wanted for the first, then in proportion.
 
     Args:
         weights: Probabilities, the largest first.
         num_beams: Beams to share out.
+        num_wanted: Answers wanted, the least for the first type as far as there are beams.
 
     Returns:
         As many numbers as weights, which sum to ``num_beams``.
 
     Source: D'Hondt's method of highest averages.
     """
-    beams = [0] * len(weights)
-    for _ in range(num_beams):
+    first = min(num_wanted, num_beams)
+    beams = [first] + [0] * (len(weights) - 1)
+    for _ in range(num_beams - first):
         quotients = [weight / (had + 1) for weight, had in zip(weights, beams, strict=True)]
         beams[int(np.argmax(quotients))] += 1
     return beams

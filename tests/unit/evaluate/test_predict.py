@@ -145,7 +145,7 @@ def test_types_share_the_beams_by_their_probability(asked, monkeypatch, make_fol
 
     monkeypatch.setattr(module, "score_answers", score_answers)
     predictor = Predictor(make_folder(instruction="fixed"), num_beams=5, num_reaction_types=2)
-    (prediction,) = predictor.predict(["CCO"], task="forward")
+    (prediction,) = predictor.predict(["CCO"], task="forward", top_k=3)
     assert asked[0][1]["num_beams"] == [3, 2]
     assert ["F1" in asked[0][0][0], "F2" in asked[0][0][1]] == [True, True]
     assert [rows for _, rows in scored] == [[], [(2,)]]
@@ -155,6 +155,22 @@ def test_types_share_the_beams_by_their_probability(asked, monkeypatch, make_fol
     assert probabilities == pytest.approx(expected)
     assert prediction.reaction_types_used == (1, 2)
     assert prediction.raw_answers == ("CCO", "CCCO", "CCCCO")
+
+
+def test_a_type_without_beams_scores_what_the_first_finds(asked, monkeypatch, make_folder):
+    """Five answers of five beams are the first type's; the second says how probable they are."""
+
+    def score_answers(model, tokenizer, prompts, *, answers, token_budget):
+        return [[math.log(0.5) for _ in rows] for rows in answers]
+
+    monkeypatch.setattr(module, "score_answers", score_answers)
+    predictor = Predictor(make_folder(instruction="fixed"), num_beams=5, num_reaction_types=2)
+    (prediction,) = predictor.predict(["CCO"], task="forward", top_k=5)
+    assert asked[0][1]["num_beams"] == [5]
+    expected = [0.625 * math.exp(-rank) + 0.375 * 0.5 for rank in range(5)]
+    probabilities = [math.exp(each.log_probability) for each in prediction.answers]
+    assert probabilities == pytest.approx(expected)
+    assert prediction.reaction_types_used == (1, 2)
 
 
 def test_confidence_comes_from_the_file_beside_the_model(asked, make_folder):

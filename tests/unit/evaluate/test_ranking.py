@@ -101,14 +101,30 @@ def test_beams_are_shared_by_probability(weights, num_beams, expected):
     assert share_beams(weights, num_beams=num_beams) == expected
 
 
+@pytest.mark.parametrize(
+    ("weights", "num_wanted", "expected"),
+    [
+        ([0.5, 0.3, 0.2], 5, [5, 1, 0]),
+        ([0.5, 0.3, 0.2], 3, [3, 2, 1]),
+        ([0.5, 0.3, 0.2], 9, [6, 0, 0]),
+        ([0.98, 0.01, 0.01], 4, [6, 0, 0]),
+    ],
+)
+def test_the_first_type_has_a_beam_for_each_answer_wanted(weights, num_wanted, expected):
+    assert share_beams(weights, num_beams=6, num_wanted=num_wanted) == expected
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.floats(0.01, 1), min_size=1, max_size=8),
     st.integers(1, 12),
     st.integers(1, 10),
     st.integers(1, 4),
+    st.integers(1, 12),
 )
-def test_weights_sum_to_one_and_no_beam_is_lost(weights, num_beams, num_types, num_spellings):
+def test_weights_sum_to_one_and_no_beam_is_lost(
+    weights, num_beams, num_types, num_spellings, num_wanted
+):
     probabilities = [weight / sum(weights) for weight in weights]
     variants = make_variants(
         probabilities,
@@ -116,6 +132,7 @@ def test_weights_sum_to_one_and_no_beam_is_lost(weights, num_beams, num_types, n
         num_beams=num_beams,
         num_reaction_types=num_types,
         num_spellings=num_spellings,
+        num_wanted=num_wanted,
     )
     assert sum(each.weight for each in variants) == pytest.approx(1)
     assert sum(each.num_beams for each in variants) == num_beams * num_spellings
