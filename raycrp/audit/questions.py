@@ -15,7 +15,9 @@ from raycrp.choices import AuditSource, Device, InstructionChoice, Task
 from raycrp.config import Config, EvaluateConfig
 from raycrp.evaluate.model_folder import MODEL_DIR
 from raycrp.model.decode import beam_search
+from raycrp.model.decode_precision import use_precision
 from raycrp.model.encode import encode_texts
+from raycrp.model.fusion import part_end
 from raycrp.model.t5 import load_backbone
 from raycrp.prompt.select import (
     adaptability,
@@ -198,6 +200,8 @@ class QuestionAnswerer:
     def __init__(self, run: RunFolder, *, section: EvaluateConfig, device: Device) -> None:
         self._section = section
         self._model, self._tokenizer = load_backbone(run.local_dir(MODEL_DIR), device=device)
+        use_precision(self._model, section.precision)
+        self._part_end = part_end(self._model, self._tokenizer)
         self._template_vectors: dict[Task, np.ndarray[Any, Any]] = {}
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -231,6 +235,7 @@ class QuestionAnswerer:
                 texts[template_id],
                 reaction_type_name=None if rt is None else reaction_type_name(task, rt),
                 input_text=text,
+                part_end=self._part_end,
             )
             for task, text, rt, template_id in zip(
                 tasks, inputs, rows["reaction_type"].to_pylist(), given, strict=True

@@ -30,7 +30,7 @@ from raycrp.run import STARTED, SUCCESS, RunFolder
 from raycrp.schemas import Split
 
 JSON_PATH, MARKDOWN_PATH = "audit/audit.json", "audit/audit.md"
-_VERSION = 1
+_VERSION = 2
 
 logger = logging.getLogger(__name__)
 

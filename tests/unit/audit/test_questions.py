@@ -1,10 +1,21 @@
+from types import SimpleNamespace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from raycrp.audit import questions as module
 from raycrp.audit.oracle import fit_oracle
-from raycrp.audit.questions import list_conditions, source_types, write_questions
-from raycrp.choices import AuditSource
+from raycrp.audit.questions import (
+    QUESTIONS,
+    QuestionAnswerer,
+    list_conditions,
+    source_types,
+    write_questions,
+)
+from raycrp.choices import AuditSource, Device
 from raycrp.config import Config
+from raycrp.model.decode import Hypothesis
 from raycrp.run import RunFolder
 
 PREDICTED, ORACLE = np.array([0, 1, 2, 2]), np.array([1, 1, 2, 0])
@@ -69,6 +80,35 @@ def test_prompts_that_come_out_alike_are_asked_once(tmp_path):
     assert (oracle["input"], oracle["reaction_type"]) == ("CCN", 2)
     assert oracle["template_id"] == "forward-01"
     assert rows[asked["random instructions"][0]]["template_id"] != "forward-00"
+
+
+@pytest.mark.parametrize(
+    ("fusion", "prompt"),
+    [
+        ("text", "Predict the product of this reaction. The reaction type is F1. CCO"),
+        ("hidden", "Predict the product of this reaction.</s> The reaction type is F1.</s> CCO"),
+    ],
+)
+def test_prompts_are_put_together_as_the_model_was_trained(tmp_path, monkeypatch, fusion, prompt):
+    run = RunFolder(str(tmp_path), "run")
+    run.write_json("model/config.json", {})
+    model = SimpleNamespace(
+        config=SimpleNamespace(raycrp_fusion=fusion), device=SimpleNamespace(type="cpu")
+    )
+    asked = []
+
+    def beam_search(model, tokenizer, prompts, **_):
+        asked.extend(prompts)
+        return [[Hypothesis("C", -0.1, (1,))] for _ in prompts]
+
+    loaded = model, SimpleNamespace(eos_token="</s>")
+    monkeypatch.setattr(module, "load_backbone", lambda folder, device: loaded)
+    monkeypatch.setattr(module, "beam_search", beam_search)
+    answerer = QuestionAnswerer(run, section=Config().evaluate, device=Device.CPU)
+    row = {"question": 0, "task": "forward", "input": "CCO", "reaction_type": 1}
+    rows = [row | {"template_id": "forward-01"}]
+    assert answerer(pa.Table.from_pylist(rows, QUESTIONS))["predictions"].to_pylist() == [["C"]]
+    assert asked == [prompt]
 
 
 def test_the_oracle_names_the_nearest_centre():
