@@ -75,7 +75,7 @@ def run_sweep(
         ElicitError: If a trial fails, the sweep is interrupted, or done files belong to other
             settings or data.
     """
-    fingerprint = _fingerprint(rows, settings)
+    fingerprint = sweep_fingerprint(rows, settings)
     board = SweepBoard(trials, run=run, selection=selection, fingerprint=fingerprint, before=before)
     missing = board.missing_trials()
     if missing:
@@ -160,10 +160,18 @@ def _warn_if_too_large(resources: SweepResources) -> None:
         )
 
 
-def _fingerprint(rows: Mapping[Task, TaskRows], settings: TrialSettings) -> str:
+def sweep_fingerprint(rows: Mapping[Task, TaskRows], settings: TrialSettings) -> str:
+    """Digest of all that the results of trials depend on.
+
+    Args:
+        rows: D_train by task.
+        settings: What all trials share; where models run does not count.
+    """
+    values = asdict(settings)
+    del values["llm_rt"]["device"]
     parts = {
         "format": RESULT_FORMAT,
-        "settings": asdict(settings),
+        "settings": values,
         "rows": {task.value: task_rows.digest() for task, task_rows in sorted(rows.items())},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -7,6 +7,7 @@ from raycrp.choices import Device, Encoding, Task
 from raycrp.elicit.clusters import KMeansSettings
 from raycrp.elicit.final import finish_task
 from raycrp.elicit.rows import Basis
+from raycrp.elicit.sweep import sweep_fingerprint
 from raycrp.elicit.trial import Trial, TrialSettings, read_types, run_trial
 from raycrp.model.labeler import load_labeler
 
@@ -37,6 +38,14 @@ def test_trial_ids_are_stable():
     assert TRIAL.trial_id == "forward-concat-n3"
     assert TRIAL.seed(5) == Trial(Task.FORWARD, Encoding.CONCAT, 3).seed(5)
     assert TRIAL.seed(5) != TRIAL.seed(6)
+
+
+def test_a_sweep_goes_on_elsewhere_but_not_with_other_settings(settings, task_rows):
+    rows = {Task.FORWARD: task_rows}
+    elsewhere = replace(settings, llm_rt=replace(settings.llm_rt, device=Device.CUDA))
+    assert sweep_fingerprint(rows, elsewhere) == sweep_fingerprint(rows, settings)
+    others = replace(settings, llm_rt=replace(settings.llm_rt, max_tokens=65))
+    assert sweep_fingerprint(rows, others) != sweep_fingerprint(rows, settings)
 
 
 def test_a_trial_reports_every_round_and_keeps_the_best(settings, task_rows, elicit_run):
