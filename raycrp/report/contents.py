@@ -278,8 +278,8 @@ def _stage_lines(summaries: Mapping[Stage, Mapping[str, Any] | None]) -> list[St
 
 def _notes(config: Config) -> list[str]:
     notes = [
-        "k-means sees inputs and outputs of training rows alone. No output of a validation or "
-        "test row is ever embedded.",
+        "k-means sees inputs and outputs of training rows alone. No stage embeds an output of a "
+        "validation or test row; an audit does, for what it shows alone.",
         "The reaction type of a validation or test row is named by LLM-RT from the row's input "
         "alone, so that it cannot tell the model about the answer.",
         _leak_note(config.data.leak_policy),
@@ -289,7 +289,8 @@ def _notes(config: Config) -> list[str]:
         "Published definitions compare texts as sets, count an empty answer as valid, and average "
         "similarity over valid rows, one way. Strict definitions compare canonical molecules as "
         "multisets over all rows; invalid and empty answers score 0.",
-        "Intervals are 95 % bootstrap intervals over reactions.",
+        "Intervals of scores are 95 % bootstrap intervals over reactions; those of annotation "
+        "accuracy are Wilson's over rows, and those of AMI tell of another draw of rows.",
     ]
     if not config.prompt.use_reaction_type:
         return [*notes, "In this run prompts carry no reaction type."]
