@@ -275,14 +275,19 @@ def _iter_reaction_rows(file: DataFile, *, columns: ReactionColumns) -> Iterator
         known = ", ".join(sorted([*readers, *filter(None, _LINE_SUFFIXES), ".parquet"]))
         raise DataError(f"{file.name}: unknown file ending '{file.suffix}'; known: {known}")
     rows = iter_parquet(file) if file.is_parquet else readers[file.suffix](file)
-    is_checked = False
+    is_checked, broken = False, list[str]()
     for row in rows:
-        if isinstance(row, dict) and not is_checked:
+        if isinstance(row, BrokenRow) and not is_checked:
+            broken.append(row.detail)
+        elif isinstance(row, dict) and not is_checked:
             _require_columns(row, columns, file.name)
             is_checked = True
         yield row
     if not is_checked:
-        raise DataError(f"{file.name}: the file holds no rows")
+        found = "the file holds no rows"
+        if broken:
+            found = f"none of its {len(broken)} rows can be read: {broken[0]}"
+        raise DataError(f"{file.name}: {found}")
 
 
 def _line_row(line: str, columns: ReactionColumns) -> Row:

@@ -173,6 +173,13 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
     assert (row.input, row.truth) == ("C>>O", (("year", "1999"),))
 
 
+def test_a_table_with_another_header_than_rows_is_refused_with_the_reason(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("rxn\tyear\n1\tC>>O\t1999\n2\tC>>N\t2000\n")
+    with pytest.raises(DataError, match=r"none of its 2 rows .* more or fewer fields"):
+        read_reactions(path, reaction="rxn")
+
+
 def test_an_unknown_ending_is_refused(tmp_path):
     path = tmp_path / "a.xlsx"
     path.write_text("C>>O")
