@@ -71,7 +71,8 @@ class ElicitConfig(Section):
     max_rounds: int = Field(default=1, ge=1)
     """Self-feedback rounds at most; 1 is no feedback."""
     patience: int = Field(default=2, ge=1)
-    """Rounds without a better accuracy before a trial stops."""
+    """Rounds without a better accuracy before a trial stops; where the encoder is trained, epochs
+    without a lower validation loss too."""
     cross_fit_folds: int = Field(default=0, ge=0)
     """Folds in which the training rows are named by an LLM-RT that did not see them; 0 is none."""
     kmeans_num_init: int = Field(default=3, ge=1)

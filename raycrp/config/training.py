@@ -29,7 +29,8 @@ class PromptConfig(Section):
     model is the plain T5 that gains are measured against."""
     fusion: Fusion = Fusion.TEXT
     """``text``: instruction, reaction type and input are one text that the encoder reads whole;
-    ``hidden`` (the paper's code): each is encoded apart, and their vectors are joined."""
+    ``hidden``: each is encoded apart, and their vectors are joined. The paper's code joins so too,
+    but reads instruction and reaction type as one text."""
     train_reaction_type: TrainReactionType = TrainReactionType.CLUSTER
     """Whose reaction types training prompts carry: k-means' (the paper), those of LLM-RTs that did
     not see the row (``elicit.cross_fit_folds``), or those of the LLM-RT trained on it."""

@@ -28,7 +28,9 @@ def encode_reactions(block: Block, *, encoding: Encoding) -> FloatArray:
     Raises:
         ElicitError: If the encoding needs vectors that the block does not have.
 
-    Source: Eq 4; the inner product is one number a row, as in the paper's code.
+    Source: Eq 4; the inner product is one number a row, as in the paper's code. That code
+        encodes both texts as one for ``concat``, and projects all vectors to two dimensions at
+        random; Eq 4 does neither, nor does this.
     """
     if encoding in JOINED:
         parts = [_unit_rows(encode_reactions(block, encoding=part)) for part in JOINED[encoding]]
