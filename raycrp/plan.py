@@ -130,6 +130,9 @@ def needed_stages(target: Stage) -> list[Stage]:
 def start_stage(run: RunFolder, status: StageStatus) -> None:
     """Make room for a stage: leftovers of other settings go, those of the same stay to resume."""
     if not status.is_started:
+        # The marks first: cut off in between, what is left must not pass for a stage of before.
+        for mark in (SUCCESS, STARTED):
+            run.delete(f"{status.stage}/{mark}")
         run.delete(status.stage)
         run.write_json(f"{status.stage}/{STARTED}", {"digest": status.digest})
 

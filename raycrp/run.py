@@ -166,7 +166,11 @@ class RunFolder:
             return Path(self.path(relative))
         target = Path(tempfile.gettempdir()) / "raycrp" / str(os.getpid()) / self.name / relative
         if not target.exists():
-            fs.copy_files(self.path(relative), str(target), source_filesystem=self.filesystem)
+            # A copy that is cut off must not pass for the folder.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)
+            fs.copy_files(self.path(relative), scratch, source_filesystem=self.filesystem)
+            Path(scratch).replace(target)
         return target
 
     @contextmanager

@@ -119,7 +119,7 @@ def load_training(engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool) 
         What is kept beside the engine's own state.
     """
     with checkpoint.stored.as_local_dir() as folder:
-        source = _universal_copy(folder) if is_resized else folder
+        source = _universal_copy(folder, stored=checkpoint.stored) if is_resized else folder
         # A pickle: only ever read from this run's own storage.
         engine.load_checkpoint(str(source), tag=_STATE_TAG, load_lr_scheduler_states=False)
         state = json.loads((folder / _PROGRESS_FILE).read_text())
@@ -141,9 +141,10 @@ def needs_resize(checkpoint: GoodCheckpoint, *, zero_stage: int, world_size: int
     return zero_stage > 0 and checkpoint.manifest.world_size != world_size
 
 
-def _universal_copy(folder: Path) -> Path:
+def _universal_copy(folder: Path, *, stored: StoredCheckpoint) -> Path:
     """The checkpoint in DeepSpeed's universal form, made once on each node."""
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    # By its place in storage: where that is not a local disk, each worker has a copy of its own.
+    name = hashlib.sha256(str(stored).encode()).hexdigest()[:16]
     target = Path(tempfile.gettempdir()) / f"raycrp-universal-{os.getuid()}-{name}"
     problem = _convert(folder / _STATE_TAG, target) if _is_first_of_node() else ""
     problems: list[str] = [""] * dist.get_world_size()

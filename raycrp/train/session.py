@@ -123,12 +123,14 @@ class LocalSession:
         return stored_checkpoints(self._run, folders=CHECKPOINT_FOLDERS)
 
     def report(self, metrics: Mapping[str, Any], *, step: int, folder: Path) -> None:
-        """Copy into the run folder, and let the oldest go."""
-        with self._run.new_local_dir(f"{LOCAL_DIR}/checkpoint_{step:08d}") as target:
+        """Copy into the run folder, and let the oldest go, and damaged ones of later steps."""
+        newest = f"checkpoint_{step:08d}"
+        with self._run.new_local_dir(f"{LOCAL_DIR}/{newest}") as target:
             shutil.copytree(folder, target, dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         names = [n for n in self._run.list_names(LOCAL_DIR) if n.startswith("checkpoint_")]
-        for name in names[: -self._num_checkpoints]:
+        good = [name for name in names if name <= newest]
+        for name in set(names) - set(good[-self._num_checkpoints :]):
             self._run.delete(f"{LOCAL_DIR}/{name}")
 
     def seconds_left(self) -> float | None:

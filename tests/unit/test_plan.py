@@ -71,6 +71,31 @@ def test_a_stage_is_done_only_with_the_same_settings(tmp_path):
     assert not run.exists("data/part")
 
 
+def test_a_stage_of_which_half_was_deleted_is_not_done(tmp_path, monkeypatch):
+    run = RunFolder(str(tmp_path), "r")
+    first, second = (
+        stage_statuses(load_config([], [f"run.seed={seed}"]), run, inputs_digest="i")[0]
+        for seed in (0, 1)
+    )
+    start_stage(run, first)
+    run.write_bytes("data/part", b"whole")
+    finish_stage(run, first, summary={})
+    delete = RunFolder.delete
+
+    def killed_in_between(self, relative):
+        if relative == "data":
+            delete(self, "data/part")
+            raise KeyboardInterrupt
+        delete(self, relative)
+
+    monkeypatch.setattr(RunFolder, "delete", killed_in_between)
+    with pytest.raises(KeyboardInterrupt):
+        start_stage(run, second)
+    back = stage_statuses(load_config([], ["run.seed=0"]), run, inputs_digest="i")[0]
+    assert not back.is_done
+    assert not back.is_started
+
+
 def test_the_plan_says_what_is_done_and_what_it_takes(tmp_path):
     config = load_config([], [f"run.storage={tmp_path}", "embed.num_actors=3"])
     run = RunFolder(str(tmp_path), "demo")

@@ -1,8 +1,11 @@
 import os
 import pickle
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import fs
 
 from raycrp.errors import RunError
 from raycrp.run import RunFolder, share_stages
@@ -138,3 +141,21 @@ def test_shared_stages_move_with_the_folders(tmp_path):
     (tmp_path / "old").rename(tmp_path / "new")
     moved = RunFolder(f"{tmp_path}/new/base/trials", "t")
     assert moved.read_bytes("data/a.txt") == b"1"
+
+
+def test_a_copy_that_storage_cut_off_is_made_anew(run, tmp_path, monkeypatch):
+    run.write_bytes("model/a", b"1")
+    run.write_bytes("model/b", b"2")
+    monkeypatch.setattr(RunFolder, "is_local", False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+
+    def cut_off(source, target, **_):
+        Path(target, "a").write_bytes(b"1")
+        raise OSError("storage is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "copy_files", cut_off)
+        with pytest.raises(OSError, match="is gone"):
+            run.local_dir("model")
+    assert sorted(os.listdir(run.local_dir("model"))) == ["a", "b"]
