@@ -169,7 +169,8 @@ class RunFolder:
             # A copy that is cut off must not pass for the folder.
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)
-            fs.copy_files(self.path(relative), scratch, source_filesystem=self.filesystem)
+            local = (fs.LocalFileSystem(), scratch)
+            copy_folder(self.filesystem, self.path(relative), target=local)
             Path(scratch).replace(target)
         return target
 
@@ -190,9 +191,8 @@ class RunFolder:
                 scratch.chmod(0o755)
                 scratch.replace(final)
             else:
-                fs.copy_files(
-                    str(scratch), self.path(relative), destination_filesystem=self.filesystem
-                )
+                target = (self.filesystem, self.path(relative))
+                copy_folder(fs.LocalFileSystem(), str(scratch), target=target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -218,6 +218,22 @@ class RunFolder:
         # Ray's workers may stand in another folder, where a relative storage means another place.
         storage = self.root.rpartition("/")[0] if self.is_local else self.storage
         return {"storage": storage, "name": self.name}
+
+
+def copy_folder(
+    filesystem: fs.FileSystem, folder: str, *, target: tuple[fs.FileSystem, str]
+) -> None:
+    """Copy a folder's files; pyarrow alone makes no folder for files without folders among them.
+
+    Args:
+        filesystem: Where the folder is.
+        folder: Path inside ``filesystem``.
+        target: File system and path of the copy; what is there already stays.
+    """
+    target[0].create_dir(target[1], recursive=True)
+    fs.copy_files(
+        folder, target[1], source_filesystem=filesystem, destination_filesystem=target[0]
+    )
 
 
 def share_stages(run: RunFolder, *, stages: Sequence[str], base: RunFolder) -> RunFolder:

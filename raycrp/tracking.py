@@ -19,13 +19,16 @@ from typing import Any, Self
 from pyarrow import fs
 
 from raycrp.mlflow_run import MlflowRun
-from raycrp.run import RunFolder
+from raycrp.run import RunFolder, copy_folder
 
 METRICS_FILE = "train/metrics.jsonl"
 """The first segment, and the only one of a short training."""
 
 SEGMENT_LINES = 1_000
 """Lines after which a segment is closed, once they are safe."""
+
+EVENTS_EVERY_S = 30.0
+"""Seconds after which new TensorBoard events are shown, where nothing is flushed before."""
 
 _SEGMENT = re.compile(r"metrics(?:\.(\d{6}))?\.jsonl")
 
@@ -208,7 +211,10 @@ def copy_metrics(source: RunFolder, target: RunFolder) -> None:
 
 
 class _EventFile:
-    """TensorBoard events of one segment; on object storage, copied there from a local folder.
+    """TensorBoard events of one segment, written to a local file that is copied to the run folder.
+
+    Storage that fails costs a copy alone. A writer of tensorboardX's own would wait without end
+    for its thread, which the first error ends.
 
     Args:
         run: The run folder.
@@ -220,25 +226,38 @@ class _EventFile:
     def __init__(
         self, run: RunFolder, folder: str, number: int, *, purge_step: int | None = None
     ) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._run = run
         self._folder = folder
-        self._scratch = None if run.is_local else Path(tempfile.mkdtemp(prefix="raycrp-events-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix="raycrp-events-"))
         # The name has a time in seconds, which two files may share.
-        self._writer = SummaryWriter(
-            logdir=str(self._scratch or run.path(folder)),
-            purge_step=purge_step,
-            filename_suffix=f".{number:06d}",
-        )
+        self._writer = EventsWriter(str(self._scratch / "events"), f".{number:06d}")
+        self._copied_at = time.monotonic()
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(
+                Event(wall_time=time.time(), step=purge_step, session_log=start)
+            )
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Record metrics of a step."""
+        """Record metrics of a step; now and then, show what there is in the run folder."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+            summary = scalar(f"train/{name}", value)
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        if time.monotonic() - self._copied_at >= EVENTS_EVERY_S:
+            try:
+                self.flush()
+            except OSError as error:
+                logger.warning("events cannot be written: %s", error)
 
     def flush(self) -> None:
         """Bring what is written to storage."""
+        self._copied_at = time.monotonic()
         self._writer.flush()
         self._copy()
 
@@ -246,16 +265,11 @@ class _EventFile:
         """Bring all to storage; nothing can be added any more."""
         self._writer.close()
         self._copy()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _copy(self) -> None:
-        if self._scratch is not None:
-            fs.copy_files(
-                str(self._scratch),
-                self._run.path(self._folder),
-                destination_filesystem=self._run.filesystem,
-            )
+        target = (self._run.filesystem, self._run.path(self._folder))
+        copy_folder(fs.LocalFileSystem(), str(self._scratch), target=target)
 
 
 def _go_back(run: RunFolder, step: int) -> tuple[int, list[str]]:

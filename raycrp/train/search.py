@@ -13,7 +13,6 @@ from itertools import product
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs
 from ray import tune
 from ray.train import UserCallback
 
@@ -21,7 +20,7 @@ from raycrp.choices import Launcher
 from raycrp.config import SearchConfig, TrainConfig
 from raycrp.errors import TrainError
 from raycrp.ray_tune import run_trials
-from raycrp.run import RunFolder
+from raycrp.run import RunFolder, copy_folder
 from raycrp.schemas import Split
 from raycrp.tracking import copy_metrics, read_metrics
 from raycrp.train.checks import check_resources, check_settings
@@ -255,12 +254,8 @@ def _take_over(run: RunFolder, source: RunFolder) -> None:
     run.delete(BEST_DIR)
     run.delete(EVENTS_DIR)
     for folder in (BEST_DIR, EVENTS_DIR):
-        fs.copy_files(
-            source.path(folder),
-            run.path(folder),
-            source_filesystem=source.filesystem,
-            destination_filesystem=run.filesystem,
-        )
+        target = (run.filesystem, run.path(folder))
+        copy_folder(source.filesystem, source.path(folder), target=target)
     copy_metrics(source, run)
     run.write_bytes(RESULT_FILE, source.read_bytes(RESULT_FILE))
 

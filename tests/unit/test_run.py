@@ -143,6 +143,18 @@ def test_shared_stages_move_with_the_folders(tmp_path):
     assert moved.read_bytes("data/a.txt") == b"1"
 
 
+def test_folders_go_to_object_storage_and_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "is_local", False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    run = RunFolder(str(tmp_path), "r")
+    with run.new_local_dir("train/best") as folder:
+        (folder / "config.json").write_text("{}")
+    copy = run.local_dir("train/best")
+    assert copy != tmp_path / "r/train/best"
+    assert (copy / "config.json").read_text() == "{}"
+
+
 def test_a_copy_that_storage_cut_off_is_made_anew(run, tmp_path, monkeypatch):
     run.write_bytes("model/a", b"1")
     run.write_bytes("model/b", b"2")

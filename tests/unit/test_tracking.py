@@ -54,6 +54,22 @@ def test_events_can_be_read_by_tensorboard(tmp_path):
     assert b"train/loss" in path.read_bytes()
 
 
+def test_events_that_storage_refused_are_there_once_it_is_back(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "EVENTS_EVERY_S", 0.0)
+    def refuse(*_, **__):
+        raise OSError("storage is gone")
+
+    with open_tracker(tmp_path) as tracker:
+        with monkeypatch.context() as patch:
+            patch.setattr(tracking, "copy_folder", refuse)
+            for step in range(1, 31):
+                tracker.log(step, {"loss": 0.5})
+        assert "events cannot be written: storage is gone" in caplog.text
+        tracker.flush()
+        (path,) = (tmp_path / "run/events").iterdir()
+        assert path.read_bytes().count(b"train/loss") == 30
+
+
 def test_lines_that_storage_refused_are_written_once_it_is_back(tmp_path, caplog):
     with open_tracker(tmp_path) as tracker:
         tracker.log(1, {"loss": 3.0})
