@@ -2,12 +2,13 @@
 
 A retrosynthesis or reagent row tells reactants and product, a forward row only precursors and
 product. A forward row belongs to a reaction of the data with the same product whose reactants are
-all among its precursors; where there is none, it is a reaction of its own.
+all among its precursors; where there is none, it is a reaction of its own. Where there are several,
+it is taken to be the one with the most reactants, but it may be any of them.
 """
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,14 @@ class Identities:
         keys: Key of each reaction; see ``raycrp.chem.reactions.reaction_key``.
         mixtures: Shape ``(num_rows,)``, hash of all precursors and the product; 0 where the row
             does not tell all precursors.
+        alternatives: Shape ``(num_pairs, 2)``, a row and the code of another reaction that it may
+            be of.
     """
 
     codes: NDArray[np.int64]
     keys: list[str]
     mixtures: NDArray[np.uint64]
+    alternatives: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
 class ReactionIndex:
@@ -86,26 +90,34 @@ class ReactionIndex:
     def resolve(self) -> Identities:
         """Reactions of all rows taken in."""
         codes = np.array(self._codes, dtype=np.int64)
+        alternatives: list[tuple[int, int]] = []
         start = 0
         for row, product, end in zip(
             self._open_rows, self._open_products, self._open_ends, strict=True
         ):
             code = self._by_mixture.get(self._mixtures[row])
             if code is None:
-                precursors = Counter(self._open_precursors[start:end])
-                code = self._best_match(precursors, product)
+                matches = self._matches(Counter(self._open_precursors[start:end]), product)
+                code = matches[0] if matches else None
+                alternatives += [(row, other) for other in matches[1:]]
             if code is not None:
                 codes[row] = code
             start = end
-        return Identities(codes, self._keys, np.array(self._mixtures, dtype=np.uint64))
+        return Identities(
+            codes,
+            self._keys,
+            np.array(self._mixtures, dtype=np.uint64),
+            np.array(alternatives, dtype=np.int64).reshape(-1, 2),
+        )
 
-    def _best_match(self, precursors: Counter[_Hash], product: _Hash) -> int | None:
+    def _matches(self, precursors: Counter[_Hash], product: _Hash) -> list[int]:
+        """Reactions that a forward row may be of, the one with the most reactants first."""
         matches = [
             (-len(reactants), self._keys[code], code)
             for reactants, code in self._known.get(product, {}).items()
             if Counter(reactants) <= precursors
         ]
-        return min(matches)[-1] if matches else None
+        return [code for _, _, code in sorted(matches)]
 
 
 def _hashes(smiles: str) -> list[_Hash]:

@@ -167,7 +167,10 @@ def _reject_leaks(
     is_train = splits == SPLITS.index(Split.TRAIN)
     is_kept = fates == Fate.KEPT
     held_out = is_kept & ~is_train
-    is_leak = np.isin(identities.codes, identities.codes[held_out])
+    unsure, others = identities.alternatives.T
+    held_codes = np.concatenate([identities.codes[held_out], others[held_out[unsure]]])
+    is_leak = np.isin(identities.codes, held_codes)
+    is_leak[unsure[np.isin(others, held_codes)]] = True
     mixtures = identities.mixtures[held_out]
     is_leak |= np.isin(identities.mixtures, mixtures[mixtures != 0])
     fates[is_kept & is_train & is_leak] = Fate.LEAK

@@ -79,3 +79,18 @@ def test_no_rows():
     identities = ReactionIndex().resolve()
     assert identities.codes.dtype == np.int64
     assert len(identities.codes) == 0
+
+
+def test_a_forward_row_that_fits_several_reactions_may_be_of_any():
+    index = ReactionIndex()
+    large, small = Reaction("C.N", "", "CN"), Reaction("O", "", "CN")
+    for task, reaction in [
+        row(Task.RETROSYNTHESIS, small),
+        row(Task.FORWARD, Reaction("C.N", "O", "CN")),
+        row(Task.RETROSYNTHESIS, large),
+    ]:
+        index.add(reaction, task=task, is_derived=False)
+    identities = index.resolve()
+    assert identities.keys[identities.codes[1]] == large.key
+    [[place, other]] = identities.alternatives.tolist()
+    assert (place, identities.keys[other]) == (1, small.key)

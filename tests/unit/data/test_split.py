@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,6 +56,20 @@ def row_index(splits, codes, *, tasks=None, contents=None, mixtures=None):
 def marked(num_train):
     """Rows of a set that marks one validation, one test and ``num_train`` training rows."""
     return [VALIDATION, TEST] + [TRAIN] * num_train
+
+
+@pytest.mark.parametrize(
+    ("unsure_split", "known_split", "fates"),
+    [(TEST, TRAIN, [Fate.KEPT, Fate.LEAK]), (TRAIN, TEST, [Fate.LEAK, Fate.KEPT])],
+)
+def test_a_row_that_may_be_of_a_held_out_reaction_is_no_training_row(
+    unsure_split, known_split, fates
+):
+    """The first row is of reaction 0 or 1; the second is of reaction 1."""
+    rows = row_index([unsure_split, known_split, *marked(10)], range(14))
+    identities = replace(rows.identities, alternatives=np.array([[0, 1]]))
+    result = split_rows(replace(rows, identities=identities), settings=split_settings())
+    assert result.fates.tolist() == fates + [Fate.KEPT] * 12
 
 
 def test_the_splits_that_the_source_marks_are_kept():
