@@ -231,9 +231,7 @@ def copy_folder(
         target: File system and path of the copy; what is there already stays.
     """
     target[0].create_dir(target[1], recursive=True)
-    fs.copy_files(
-        folder, target[1], source_filesystem=filesystem, destination_filesystem=target[0]
-    )
+    fs.copy_files(folder, target[1], source_filesystem=filesystem, destination_filesystem=target[0])
 
 
 def share_stages(run: RunFolder, *, stages: Sequence[str], base: RunFolder) -> RunFolder:

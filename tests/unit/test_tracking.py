@@ -56,6 +56,7 @@ def test_events_can_be_read_by_tensorboard(tmp_path):
 
 def test_events_that_storage_refused_are_there_once_it_is_back(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tracking, "EVENTS_EVERY_S", 0.0)
+
     def refuse(*_, **__):
         raise OSError("storage is gone")
 
