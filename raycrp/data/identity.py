@@ -3,7 +3,8 @@
 A retrosynthesis or reagent row tells reactants and product, a forward row only precursors and
 product. A forward row belongs to a reaction of the data with the same product whose reactants are
 all among its precursors; where there is none, it is a reaction of its own. Where there are several,
-it is taken to be the one with the most reactants, but it may be any of them.
+it is taken to be the one of a reagent row with the very same precursors, or else the one with the
+most reactants, but it may be any of them.
 """
 
 from array import array
@@ -95,13 +96,11 @@ class ReactionIndex:
         for row, product, end in zip(
             self._open_rows, self._open_products, self._open_ends, strict=True
         ):
-            code = self._by_mixture.get(self._mixtures[row])
-            if code is None:
-                matches = self._matches(Counter(self._open_precursors[start:end]), product)
-                code = matches[0] if matches else None
-                alternatives += [(row, other) for other in matches[1:]]
+            matches = self._matches(Counter(self._open_precursors[start:end]), product)
+            code = self._by_mixture.get(self._mixtures[row], matches[0] if matches else None)
             if code is not None:
                 codes[row] = code
+            alternatives += [(row, other) for other in matches if other != code]
             start = end
         return Identities(
             codes,

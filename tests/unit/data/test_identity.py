@@ -94,3 +94,17 @@ def test_a_forward_row_that_fits_several_reactions_may_be_of_any():
     assert identities.keys[identities.codes[1]] == large.key
     [[place, other]] = identities.alternatives.tolist()
     assert (place, identities.keys[other]) == (1, small.key)
+
+
+def test_a_reagent_row_does_not_settle_what_a_forward_row_may_be_of():
+    index = ReactionIndex()
+    larger = Reaction("C.N.O", "", "CN")
+    for task, reaction in [
+        row(Task.RETROSYNTHESIS, larger),
+        row(Task.FORWARD, WHOLE),
+        row(Task.REAGENT, WHOLE),
+    ]:
+        index.add(reaction, task=task, is_derived=False)
+    identities = index.resolve()
+    [[place, other]] = identities.alternatives.tolist()
+    assert (place, identities.keys[other]) == (1, larger.key)
