@@ -67,6 +67,7 @@ class Manifest:
         world_size: Workers that saved together.
         model_digest: Digest of the model's configuration and the tokenizer.
         files: Size in bytes and hex SHA-256 by path inside the checkpoint.
+        precision: Number format of the training; empty where it was not noted.
     """
 
     step: int
@@ -74,6 +75,7 @@ class Manifest:
     world_size: int
     model_digest: str
     files: Mapping[str, tuple[int, str]]
+    precision: str = ""
 
     @property
     def name(self) -> str:
@@ -87,7 +89,13 @@ def manifest_name(rank: int) -> str:
 
 
 def write_manifest(
-    folder: Path, *, step: int, rank: int, world_size: int, model_digest: str
+    folder: Path,
+    *,
+    step: int,
+    rank: int,
+    world_size: int,
+    model_digest: str,
+    precision: str = "",
 ) -> Manifest:
     """List a worker's files of a checkpoint; the last file to be written.
 
@@ -97,13 +105,14 @@ def write_manifest(
         rank: The worker.
         world_size: Workers that save together.
         model_digest: Digest of the model's configuration and the tokenizer.
+        precision: Number format of the training.
     """
     files = {
         path.relative_to(folder).as_posix(): (path.stat().st_size, file_digest(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest = Manifest(step, rank, world_size, model_digest, files)
+    manifest = Manifest(step, rank, world_size, model_digest, files, precision)
     (folder / manifest.name).write_text(json.dumps(vars(manifest), indent=1))
     return manifest
 

@@ -33,17 +33,25 @@ def resolve_precision(precision: Precision, *, capability: tuple[int, int] | Non
     Raises:
         TrainError: If the GPU lacks the format.
     """
-    has_bf16 = capability is None or capability[0] >= _BF16_MAJOR
     if precision is Precision.AUTO:
         if capability is None:
             return Precision.FP32
-        return Precision.BF16 if has_bf16 else Precision.FP16
-    if precision is Precision.BF16 and not has_bf16:
+        return Precision.BF16 if has_bf16(capability) else Precision.FP16
+    if precision is Precision.BF16 and not has_bf16(capability):
         raise TrainError(
             f"train.precision is bf16, which a GPU of compute capability {_name(capability)} "
             "lacks; use auto, fp16 or fp32"
         )
     return precision
+
+
+def has_bf16(capability: tuple[int, int] | None) -> bool:
+    """Whether a GPU computes in bf16.
+
+    Args:
+        capability: Its compute capability; None on a CPU.
+    """
+    return capability is None or capability[0] >= _BF16_MAJOR
 
 
 def check_gpu_kernels(capability: tuple[int, int], *, architectures: Sequence[str]) -> None:

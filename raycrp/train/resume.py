@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
+from raycrp.choices import Precision
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
 from raycrp.train.checkpoint import (
@@ -55,6 +56,7 @@ def save_training(
     rank: int,
     world_size: int,
     digest: str,
+    precision: Precision,
 ) -> Path:
     """Save this worker's part of the state of training; every worker calls this.
 
@@ -66,6 +68,7 @@ def save_training(
         rank: Number of this worker.
         world_size: Number of workers.
         digest: Of the model's configuration and the tokenizer.
+        precision: Number format of the training.
 
     Returns:
         A new folder with this worker's files and its manifest.
@@ -77,7 +80,12 @@ def save_training(
         (folder / _PROGRESS_FILE).write_text(json.dumps(state))
         save_file(dict(tensors), folder / _TENSORS_FILE)
     write_manifest(
-        folder, step=progress.step, rank=rank, world_size=world_size, model_digest=digest
+        folder,
+        step=progress.step,
+        rank=rank,
+        world_size=world_size,
+        model_digest=digest,
+        precision=precision.value,
     )
     return folder
 

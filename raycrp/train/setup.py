@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from raycrp.arrays import IntArray
 from raycrp.choices import InstructionChoice, Precision
 from raycrp.config import TrainConfig
+from raycrp.errors import TrainError
 from raycrp.model.fusion import part_end
 from raycrp.model.t5 import load_backbone, num_parameters
 from raycrp.prompt.stage import LLM_CRP_DIR
@@ -24,6 +26,7 @@ from raycrp.train.precision import (
     check_gpu_kernels,
     enable_cpu_bf16,
     enable_fp16,
+    has_bf16,
     resolve_precision,
 )
 from raycrp.train.resume import agreed_checkpoint, model_digest, needs_resize
@@ -142,7 +145,9 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     prefixes = PrefixTable(tokenizer, part_end=part_end(model, tokenizer))
     rows = _load_rows(settings, prefixes=prefixes, special=special)
     schedule = Schedule(rows[Split.TRAIN], shape=shape, seed=settings.seed)
-    precision = worker_precision(train)
+    precision = agreed_precision(
+        train, before=None if checkpoint is None else checkpoint.manifest.precision
+    )
     dropout = None if train.use_gpu else use_cheap_dropout(model)
     return Parts(
         folder=folder,
@@ -183,19 +188,48 @@ def special_ids(tokenizer: Any, *, start: int) -> SpecialIds:
     )
 
 
-def worker_precision(train: TrainConfig) -> Precision:
-    """The number format of this worker, checked against its GPU and the other settings.
+def agreed_precision(train: TrainConfig, *, before: str | None = None) -> Precision:
+    """The number format of all workers, by the weakest of their GPUs; every worker calls this.
+
+    Args:
+        train: Settings of training.
+        before: Number format of the checkpoint to go on from, which ``auto`` keeps to.
 
     Raises:
-        TrainError: If they do not go together.
+        TrainError: If it does not go together with a GPU or the other settings.
     """
-    capability = None
+    capability = _weakest_capability() if train.use_gpu else None
+    precision = resolve_precision(train.precision, capability=capability)
+    if train.precision is Precision.AUTO and before:
+        precision = Precision(before)
+        if precision is Precision.BF16 and not has_bf16(capability):
+            raise TrainError(
+                "training began in bf16, which one of the workers' GPUs lacks now; start it on "
+                "GPUs like those before, or delete the train folder of this run to begin anew"
+            )
+    check_settings(train.model_copy(update={"precision": precision}))
+    return precision
+
+
+def _weakest_capability() -> tuple[int, int]:
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, torch.cuda.get_device_capability())
+    weakest: tuple[int, int] = min(found)
+    return weakest
+
+
+def check_gpu(train: TrainConfig) -> None:
+    """Refuse a torch without kernels for this worker's GPU, before a collective needs one.
+
+    Args:
+        train: Settings of training.
+
+    Raises:
+        TrainError: Saying what to install.
+    """
     if train.use_gpu:
         capability = torch.cuda.get_device_capability()
         check_gpu_kernels(capability, architectures=torch.cuda.get_arch_list())
-    precision = resolve_precision(train.precision, capability=capability)
-    check_settings(train.model_copy(update={"precision": precision}))
-    return precision
 
 
 def _load_rows(

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,14 @@ from raycrp.errors import RaycrpError, TrainError
 from raycrp.mlflow_run import check_mlflow
 from raycrp.run import RunFolder
 from raycrp.train.checks import check_resources, check_settings
-from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession
+from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession, Session
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.worker import run_worker
 
 FAILURE_FILE = "train/failure.json"
+_FAILURES_DIR = "train/failures"
+_ALIKE_S = 30.0
+_POLL_S = 0.2
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 logger = logging.getLogger(__name__)
@@ -57,7 +61,8 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
     train = settings.train
     check_resources(train)
     _drop_damaged_snapshot(settings.run)
-    settings.run.delete(FAILURE_FILE)
+    for leftover in (FAILURE_FILE, _FAILURES_DIR):
+        settings.run.delete(leftover)
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"settings": settings},
@@ -68,7 +73,8 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainError(f"training failed: {_first_lines(error)}") from error
+        if not settings.run.exists(FAILURE_FILE):
+            raise TrainError(f"training failed: {_first_lines(error)}") from error
     if settings.run.exists(FAILURE_FILE):
         raise TrainError(settings.run.read_json(FAILURE_FILE)["message"])
 
@@ -100,15 +106,43 @@ def _ray_worker(config: dict[str, Any]) -> None:
     from raycrp.train.deepspeed import prepare_process
 
     settings: WorkerSettings = config["settings"]
+    if settings.run.exists(FAILURE_FILE):
+        return
     _show_our_log_lines()
     prepare_process(use_gpu=settings.train.use_gpu)
     session = RaySession(settings.run)
     try:
         run_worker(settings, session=session)
     except RaycrpError as error:
-        # Trying again would end the same way, so Ray must not see a failure; the driver raises it.
-        if session.rank == 0:
-            settings.run.write_json(FAILURE_FILE, {"message": str(error)})
+        leave_failure(settings.run, session=session, error=error)
+
+
+def leave_failure(
+    run: RunFolder, *, session: Session, error: RaycrpError, patience_s: float = _ALIKE_S
+) -> None:
+    """Leave an error for the driver, which raises it: trying again would end the same way.
+
+    Where all workers fail alike, Ray sees no failure. Where one fails alone, the others wait for
+    it in a collective, so Ray has to end them; started anew, they find the error and return.
+
+    Args:
+        run: The run folder.
+        session: The launcher.
+        error: What this worker failed with.
+        patience_s: Seconds to wait for the other workers' failures.
+
+    Raises:
+        RaycrpError: The error itself, if others do not fail.
+    """
+    run.write_json(f"{_FAILURES_DIR}/{session.rank:05d}.json", {"message": str(error)})
+    deadline = time.monotonic() + patience_s
+    while len(run.list_names(_FAILURES_DIR)) < session.world_size:
+        if time.monotonic() >= deadline:
+            run.write_json(FAILURE_FILE, {"message": str(error)})
+            raise error
+        time.sleep(_POLL_S)
+    if session.rank == 0:
+        run.write_json(FAILURE_FILE, {"message": str(error)})
 
 
 def _show_our_log_lines() -> None:

@@ -28,7 +28,7 @@ from raycrp.train.meter import Meter
 from raycrp.train.precision import MIN_SCALE, LossScale
 from raycrp.train.resume import load_training, save_training, save_weights
 from raycrp.train.session import Session
-from raycrp.train.setup import WorkerSettings, build_parts
+from raycrp.train.setup import WorkerSettings, build_parts, check_gpu
 from raycrp.train.storage import wait_for_storage
 from raycrp.train.trials import RESULT_FILE
 from raycrp.train.validation import validate
@@ -76,6 +76,7 @@ class Worker:
     """
 
     def __init__(self, settings: WorkerSettings, *, session: Session) -> None:
+        check_gpu(settings.train)
         self._settings = settings
         self._session = session
         self._guard = StepGuard(
@@ -255,6 +256,7 @@ class Worker:
             rank=self._session.rank,
             world_size=self._session.world_size,
             digest=self._parts.digest,
+            precision=self._parts.precision,
         )
         self._wait_for_storage()
         if self._tracker is not None:
