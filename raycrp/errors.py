@@ -36,5 +36,9 @@ class TrainError(RaycrpError):
     """Training cannot start or go on."""
 
 
+class DivergedError(TrainError):
+    """Training came to a loss that is no number."""
+
+
 class ClusterError(RaycrpError):
     """The Ray cluster cannot be reached or lacks what the run asks for."""

@@ -153,8 +153,7 @@ def _follow(client: Any, job_id: str, *, echo: Echo) -> Any:
             break
         if info.status == "RUNNING":
             num_shown = asyncio.run(_tail(client, job_id, skip=num_shown, since=started, echo=echo))
-        else:
-            time.sleep(POLL_S)
+        time.sleep(POLL_S)
     if info is not None:
         with suppress(RuntimeError, OSError):
             echo(client.get_job_logs(job_id)[num_shown:])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 from pyarrow import fs
 from ray.train import Checkpoint
 
-from raycrp.errors import TrainError
+from raycrp.errors import DivergedError, TrainError
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,12 @@ def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: 
         loss: Validation loss.
         num_steps: Steps of the whole training.
         patience: Validations without a lower loss before training stops.
+
+    Raises:
+        DivergedError: If the first loss is no number: there are no weights worth keeping.
     """
+    if progress.best_loss is None:
+        check_finite(loss, step=progress.step)
     if progress.best_loss is None or loss < progress.best_loss:
         progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
     else:
@@ -55,6 +61,23 @@ def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: 
     if progress.step >= num_steps:
         return replace(progress, stop_reason="all steps done")
     return progress
+
+
+def check_finite(loss: float, *, step: int) -> None:
+    """Refuse to go on after a loss that is no number.
+
+    Args:
+        loss: Of training or validation.
+        step: Optimiser steps done.
+
+    Raises:
+        DivergedError: If it is infinite or not a number.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} at step {step}; lower train.learning_rate or use "
+            "train.precision fp32"
+        )
 
 
 @dataclass(frozen=True)

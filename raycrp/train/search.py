@@ -6,6 +6,7 @@ and then goes on, so that ASHA judges as if nothing had happened.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from ray.train import UserCallback
 
 from raycrp.choices import Launcher
 from raycrp.config import SearchConfig, TrainConfig
-from raycrp.errors import TrainError
+from raycrp.errors import DivergedError, TrainError
 from raycrp.ray_tune import run_trials
 from raycrp.run import RunFolder, copy_folder
 from raycrp.schemas import Split
@@ -159,7 +160,16 @@ def _run_trial(
         if _LOSS in line:
             tune.report(_report_of(line, own.train))
     if not any(own.run.exists(path) for path in (RESULT_FILE, STOPPED_FILE)):
-        train_model(own, callbacks=[_Reporter(own.train)])
+        try:
+            train_model(own, callbacks=[_Reporter(own.train)])
+        except DivergedError as error:
+            # A step size that is too large is an answer, and no reason to end the search.
+            step = max((line["step"] for line in read_metrics(own.run)), default=0)
+            own.run.write_json(STOPPED_FILE, {"step": step, "reason": str(error)})
+    if own.run.exists(STOPPED_FILE):
+        stopped = own.run.read_json(STOPPED_FILE)
+        if "reason" in stopped:
+            tune.report(_report_of({_LOSS: math.inf, "step": stopped["step"]}, own.train))
 
 
 class _Reporter(UserCallback):
@@ -199,7 +209,7 @@ class _Follower(tune.Callback):
         name = str(trial)
         run = self._trials[name].settings(self._settings).run
         is_finished = run.exists(RESULT_FILE)
-        if not is_finished:
+        if not is_finished and not run.exists(STOPPED_FILE):
             run.write_json(STOPPED_FILE, {"step": trial.last_result["step"]})
         self._num_ended += 1
         logger.info(
@@ -222,15 +232,15 @@ class _Ended:
     def row(self) -> dict[str, Any]:
         """The trial's row of the table of trials."""
         lines = [line for line in read_metrics(self.run) if _LOSS in line]
-        best = min(lines, key=lambda line: line[_LOSS])
+        best = min(lines, key=lambda line: line[_LOSS], default={})
         return {
             "trial": self.trial.name,
             "learning_rate": self.trial.learning_rate,
             "batch_size": self.trial.batch_size,
             "is_finished": self.run.exists(RESULT_FILE),
-            "step": lines[-1]["step"],
-            "best_step": best["step"],
-            "best_loss": best[_LOSS],
+            "step": lines[-1]["step"] if lines else self.run.read_json(STOPPED_FILE)["step"],
+            "best_step": best.get("step"),
+            "best_loss": best.get(_LOSS),
         }
 
 

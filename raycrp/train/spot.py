@@ -78,17 +78,22 @@ SOURCES: Mapping[str, Callable[[], NoticeSource]] = {"aws": AwsNotices, "gcp": G
 
 
 def watch(source: NoticeSource, *, drain: Callable[[float], None], poll_s: float = _POLL_S) -> None:
-    """Wait for a notice, then drain this node.
+    """Wait for a notice, then drain this node, again and again where Ray does not take it.
 
     Args:
         source: Where the notice comes from.
         drain: What to do with the seconds that are left.
         poll_s: Seconds between two looks.
     """
-    while (seconds := source.seconds_left()) is None:
+    while True:
+        seconds = source.seconds_left()
+        if seconds is not None:
+            logger.warning("this node goes in %.0f s: draining it", seconds)
+            try:
+                return drain(seconds)
+            except (OSError, subprocess.CalledProcessError) as error:
+                logger.warning("it is not drained yet: %s", error)
         time.sleep(poll_s)
-    logger.warning("this node goes in %.0f s: draining it", seconds)
-    drain(seconds)
 
 
 def drain_this_node(seconds: float) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from raycrp import errors
 from raycrp.choices import Launcher
 from raycrp.config import TrainConfig
 from raycrp.errors import RaycrpError, TrainError
@@ -76,7 +77,8 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
         if not settings.run.exists(FAILURE_FILE):
             raise TrainError(f"training failed: {_first_lines(error)}") from error
     if settings.run.exists(FAILURE_FILE):
-        raise TrainError(settings.run.read_json(FAILURE_FILE)["message"])
+        failure = settings.run.read_json(FAILURE_FILE)
+        raise getattr(errors, failure["type"], TrainError)(failure["message"])
 
 
 def _scaling(train: TrainConfig) -> dict[str, Any]:
@@ -134,15 +136,16 @@ def leave_failure(
     Raises:
         RaycrpError: The error itself, if others do not fail.
     """
-    run.write_json(f"{_FAILURES_DIR}/{session.rank:05d}.json", {"message": str(error)})
+    failure = {"type": type(error).__name__, "message": str(error)}
+    run.write_json(f"{_FAILURES_DIR}/{session.rank:05d}.json", failure)
     deadline = time.monotonic() + patience_s
     while len(run.list_names(_FAILURES_DIR)) < session.world_size:
         if time.monotonic() >= deadline:
-            run.write_json(FAILURE_FILE, {"message": str(error)})
+            run.write_json(FAILURE_FILE, failure)
             raise error
         time.sleep(_POLL_S)
     if session.rank == 0:
-        run.write_json(FAILURE_FILE, {"message": str(error)})
+        run.write_json(FAILURE_FILE, failure)
 
 
 def _show_our_log_lines() -> None:

@@ -12,13 +12,12 @@ import torch
 
 from raycrp.arrays import IntArray
 from raycrp.choices import Precision
-from raycrp.errors import TrainError
 from raycrp.prometheus import observe, set_gauge, set_training, set_training_limits
 from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage
 from raycrp.train.batches import Batch, rows_of_micro_batch, summed_loss
-from raycrp.train.checkpoint import Progress, next_progress
+from raycrp.train.checkpoint import Progress, check_finite, next_progress
 from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.dropout import seed_dropout
 from raycrp.train.due import Due, SaveClock
@@ -364,11 +363,7 @@ class Worker:
         if self._instructions.is_live:
             metrics["instruction_entropy"] = self._instructions.entropy_bits(self._rows.kept)
         self._track(metrics)
-        if not np.isfinite(metrics["loss"]):
-            raise TrainError(
-                f"the loss is {metrics['loss']} at step {self.progress.step}; lower "
-                "train.learning_rate or use train.precision fp32"
-            )
+        check_finite(metrics["loss"], step=self.progress.step)
         if self._meter.is_line_due():
             line = self._meter.progress_line(self.progress, metrics, self._parts.num_steps)
             self._say("%s", line)

@@ -1,5 +1,6 @@
 import pytest
 
+from raycrp.errors import DivergedError
 from raycrp.train.checkpoint import Progress, next_progress
 
 
@@ -35,3 +36,8 @@ def test_a_loss_that_is_no_number_is_never_the_best(loss):
     progress = run([2.0, loss, loss])
     assert progress.best_step == 10
     assert progress.stop_reason
+
+
+def test_a_first_loss_that_is_no_number_ends_training():
+    with pytest.raises(DivergedError, match=r"the loss is nan at step 10; lower train\.learning"):
+        run([float("nan"), 2.0])

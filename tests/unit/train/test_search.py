@@ -1,5 +1,51 @@
+import math
+
+import pytest
+
+from raycrp.choices import InstructionChoice
+from raycrp.config import TrainConfig
+from raycrp.errors import DivergedError
 from raycrp.run import RunFolder
-from raycrp.train.search import _take_over
+from raycrp.train import search, trainer
+from raycrp.train.search import SearchTrial, _choose, _run_trial, _take_over
+from raycrp.train.setup import WorkerSettings
+from raycrp.train.trials import TRIALS_FILE
+
+
+@pytest.fixture
+def settings(tmp_path):
+    run = RunFolder(str(tmp_path), "run")
+    return WorkerSettings(run, TrainConfig(), InstructionChoice.FIXED, refresh_steps=None, seed=0)
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    reports = []
+    monkeypatch.setattr(search.tune, "report", reports.append)
+    monkeypatch.setattr(search, "_Reporter", lambda train: None)
+    return reports
+
+
+def test_a_trial_that_diverges_ends_as_a_weak_one(settings, reports, monkeypatch):
+    def diverge(own, *, callbacks):
+        raise DivergedError("the loss is nan at step 10")
+
+    monkeypatch.setattr(trainer, "train_model", diverge)
+    bad, good = trials = [SearchTrial(1.0, 16), SearchTrial(0.001, 16)]
+    own = bad.settings(settings).run
+    own.write_bytes("train/metrics.jsonl", b'{"step": 10, "loss": NaN}\n')
+    for _ in range(2):  # As it ends, and as a search that is started anew finds it.
+        config = {"trial": bad.name}
+        _run_trial(config, settings=settings, trials={trial.name: trial for trial in trials})
+    expected = {"validation_loss": math.inf, "step": 10, "rows_seen": 160}
+    assert reports == [expected, expected]
+
+    other = good.settings(settings).run
+    other.write_bytes("train/metrics.jsonl", b'{"step": 20, "validation_loss": 0.5}\n')
+    other.write_json("train/result.json", {})
+    assert _choose(settings, trials) == good
+    first = settings.run.read_table(TRIALS_FILE).to_pylist()[0]
+    assert (first["is_finished"], first["step"], first["best_loss"]) == (False, 10, None)
 
 
 def test_the_best_trial_s_files_take_the_place_of_others(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,19 @@ def test_watching_drains_once_when_the_notice_comes(service):
     threading.Timer(0.15, service.notices.update, [{PREEMPTED: "TRUE"}]).start()
     watch(GcpNotices(service.host), drain=drained.append, poll_s=0.02)
     assert drained == [30]
+
+
+def test_a_drain_that_ray_does_not_take_is_asked_for_again(service):
+    asked = []
+
+    def drain(seconds):
+        asked.append(seconds)
+        if len(asked) < 3:
+            raise subprocess.CalledProcessError(1, "ray drain-node")
+
+    service.notices[PREEMPTED] = "TRUE"
+    watch(GcpNotices(service.host), drain=drain, poll_s=0.02)
+    assert asked == [30, 30, 30]
 
 
 def test_an_unknown_cloud_is_refused(capsys):
