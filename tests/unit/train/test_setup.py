@@ -53,5 +53,5 @@ def test_a_torch_without_kernels_is_refused_before_workers_talk_to_each_other(mo
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: V100)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
     settings = WorkerSettings(None, TRAIN, InstructionChoice.FIXED, refresh_steps=None, seed=0)
-    with pytest.raises(TrainError, match="no kernels .* cu126"):
+    with pytest.raises(TrainError, match=r"no kernels .* cu126"):
         run_worker(settings, session=None)
