@@ -11,7 +11,7 @@ from raycrp.ablate.trials import ALL_TASKS, Trial, run_folder, second_config
 from raycrp.choices import AblationRow
 from raycrp.config import Config
 from raycrp.evaluate.bootstrap import Interval
-from raycrp.evaluate.tables import METRICS, format_interval
+from raycrp.evaluate.tables import METRICS, format_interval, spelling_note
 from raycrp.run import SUCCESS, RunFolder
 
 MARKDOWN_PATH = "ablate/tables.md"
@@ -195,6 +195,7 @@ def _describe(
     limit = f"at most {train.max_epochs} epochs"
     if train.max_steps is not None:
         limit += f" or {train.max_steps:,} steps"
+    note = spelling_note(train.spelling)
     return {
         "data": " ".join([data.source.value, *(Path(path).name for path in data.paths)])
         + f"; rows of all tasks: {rows}",
@@ -206,4 +207,5 @@ def _describe(
         "seeds": f"{', '.join(map(str, config.ablate.seeds))} of the models; "
         f"{config.run.seed} of data and reaction types",
         "answers": f"{config.evaluate.num_beams} beams",
+        **({"published scores": note} if note else {}),
     }

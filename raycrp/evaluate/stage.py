@@ -28,6 +28,7 @@ from raycrp.evaluate.tables import (
     score_tasks,
     scores_as_json,
     scores_as_markdown,
+    spelling_note,
 )
 from raycrp.run import RunFolder
 from raycrp.schemas import SCORES, Split
@@ -175,6 +176,7 @@ def _read_best_answers(run: RunFolder, folder: str) -> dict[str, BestAnswers]:
 def _describe_run(config: Config) -> dict[str, str]:
     backbone = config.model.llm_crp
     data = config.data.source.value
+    note = spelling_note(config.train.spelling)
     return {
         "run": config.run.name,
         "data": " ".join([data, *(Path(path).name for path in config.data.paths)]),
@@ -183,4 +185,5 @@ def _describe_run(config: Config) -> dict[str, str]:
         "beams": str(config.evaluate.num_beams),
         "reaction types ranked together": str(config.evaluate.num_reaction_types),
         "spellings": str(config.evaluate.num_spellings),
+        **({"published scores": note} if note else {}),
     }

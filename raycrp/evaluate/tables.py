@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from raycrp.choices import Task
+from raycrp.choices import Spelling, Task
 from raycrp.evaluate import molecule_metrics, text_metrics
 from raycrp.evaluate.bootstrap import (
     Estimate,
@@ -240,6 +240,21 @@ def pair_scores(
 def distinct_rows(rows: Sequence[AnsweredRow]) -> list[AnsweredRow]:
     """Rows without those that repeat an earlier one, molecule by molecule."""
     return [rows[place] for place in _distinct_places([rows])]
+
+
+def spelling_note(spelling: Spelling) -> str:
+    """What is to be said of published scores where a model was taught other spellings; else empty.
+
+    Args:
+        spelling: How the molecules of its training rows were written.
+    """
+    if spelling is not Spelling.ALIGNED:
+        return ""
+    return (
+        "too low, since the model was taught to write molecules from the atoms of its input "
+        "(train.spelling=aligned), and other spellings of right molecules count as wrong; the "
+        "strict scores are not touched"
+    )
 
 
 def scores_as_json(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, object]]]:

@@ -10,7 +10,7 @@ from raycrp.choices import LeakPolicy, Task, TrainReactionType
 from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval
-from raycrp.evaluate.tables import METRICS, Block, Score, format_score
+from raycrp.evaluate.tables import METRICS, Block, Score, format_score, spelling_note
 from raycrp.plan import Stage
 from raycrp.report.agreement import Agreement, measure_agreement
 from raycrp.report.examples import Example, choose_examples
@@ -292,6 +292,8 @@ def _notes(config: Config) -> list[str]:
         "Intervals of scores are 95 % bootstrap intervals over reactions; those of annotation "
         "accuracy are Wilson's over rows, and those of AMI tell of another draw of rows.",
     ]
+    if note := spelling_note(config.train.spelling):
+        notes.append(f"Published scores are {note}.")
     if not config.prompt.use_reaction_type:
         return [*notes, "In this run prompts carry no reaction type."]
     if config.prompt.train_reaction_type is TrainReactionType.CLUSTER:

@@ -165,6 +165,10 @@ def test_notes_follow_the_settings(template_run, quick_figures):
     words = words_of(render_page(gather_contents(changed, template_run)))
     assert "prompts carry no reaction type" in words
     assert "scores are too good" in words
+    assert "other spellings of right molecules count as wrong" not in words
+    aligned = settings(train={"spelling": "aligned"})
+    words = words_of(render_page(gather_contents(aligned, template_run)))
+    assert "other spellings of right molecules count as wrong" in words
     predicted = settings(prompt={"train_reaction_type": "predicted"})
     words = words_of(render_page(gather_contents(predicted, template_run)))
     assert "that LLM-RT names from the input; prompts of other rows" in words
