@@ -47,7 +47,7 @@ GRAPH: Mapping[Stage, _Node] = {
     Stage.ANNOTATE: _Node((Stage.DATA, Stage.ELICIT), ("annotate",)),
     Stage.PROMPT: _Node((Stage.DATA, Stage.ELICIT, Stage.ANNOTATE), ("prompt",)),
     Stage.TRAIN: _Node((Stage.PROMPT,), ("train",)),
-    Stage.EVALUATE: _Node((Stage.PROMPT, Stage.TRAIN), ("evaluate",), version=2),
+    Stage.EVALUATE: _Node((Stage.PROMPT, Stage.TRAIN), ("evaluate",), version=3),
     Stage.REPORT: _Node((Stage.EVALUATE,), ("report",)),
 }
 """Settings are dotted paths into ``Config``; those of needed stages are inherited."""

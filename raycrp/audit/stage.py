@@ -107,7 +107,7 @@ def _ask(
         1 + max(number for numbers in asked.values() for number in numbers),
     )
     answers = answer_questions(run, config.evaluate, device=config.run.device)
-    rows = test.select(["reaction_key", "task", "output"]).to_pylist()
+    rows = test.select(["reaction_key", "task", "input", "output"]).to_pylist()
     return {
         name: [
             AnsweredRow(**row, predictions=tuple(answers[number]))

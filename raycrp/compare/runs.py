@@ -311,6 +311,7 @@ def _read_rows(run: RunFolder, *, tasks: Sequence[str]) -> dict[RowKey, Answered
             output=row["output"],
             predictions=tuple(row["predictions"]),
             round_trips=None if row["round_trips"] is None else tuple(row["round_trips"]),
+            input=row["input"],
         )
         for key, row in keyed.items()
     }

@@ -84,7 +84,7 @@ def run_evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
 
 def read_answers(run: RunFolder) -> list[AnsweredRow]:
     """Answered test rows, in the order of ``row_id``."""
-    columns = ["row_id", "reaction_key", "task", "output", "predictions", "round_trips"]
+    columns = ["row_id", "reaction_key", "task", "input", "output", "predictions", "round_trips"]
     table = run.read_table(PREDICTIONS_DIR, columns=columns).sort_by("row_id")
     return [
         AnsweredRow(
@@ -93,6 +93,7 @@ def read_answers(run: RunFolder) -> list[AnsweredRow]:
             output=row["output"],
             predictions=tuple(row["predictions"]),
             round_trips=None if row["round_trips"] is None else tuple(row["round_trips"]),
+            input=row["input"],
         )
         for row in table.to_pylist()
     ]

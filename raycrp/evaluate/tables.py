@@ -62,6 +62,8 @@ class AnsweredRow:
         output: The right answer, as written in the data.
         predictions: Answers as decoded, best first.
         round_trips: Whether each passes its round trip; None where that was not asked.
+        input: What was asked, canonical; rows of different inputs never repeat each other, such as
+            those of one reaction with other reagents.
     """
 
     reaction_key: str
@@ -69,6 +71,7 @@ class AnsweredRow:
     output: str
     predictions: tuple[str, ...]
     round_trips: tuple[bool, ...] | None = None
+    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ def score_tasks(
     """Score each task and, where there are several, all rows together.
 
     The block ``published`` takes every row, as published scores do. In the block ``strict`` a row
-    that repeats another (same task, reaction, right molecules and answered molecules) counts once.
+    that repeats another (same task, reaction, input, right molecules and answered molecules) counts
+    once.
 
     Args:
         rows: Answered rows of any tasks.
@@ -218,7 +222,7 @@ def pair_scores(
 ) -> PairedScores:
     """Score several runs on the same rows.
 
-    In the block ``strict`` a row counts once with all that repeat it: the same task, reaction,
+    In the block ``strict`` a row counts once with all that repeat it: the same task, reaction, input,
     right molecules, and answered molecules in every run.
 
     Args:
@@ -347,7 +351,7 @@ def _distinct_places(runs: Sequence[Sequence[AnsweredRow]]) -> list[int]:
     for place, row in enumerate(runs[0]):
         answered = tuple(tuple(each.answered_molecules[place]) for each in answers)
         truth = answers[0].true_molecules[place]
-        known.setdefault((row.task, row.reaction_key, truth, answered), place)
+        known.setdefault((row.task, row.reaction_key, row.input, truth, answered), place)
     return list(known.values())
 
 

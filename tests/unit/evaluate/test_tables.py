@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pytest
@@ -102,6 +102,11 @@ def test_a_repeat_is_found_whatever_its_spelling():
     rows = [row("a", "CCO", "CCN.CO"), row("a", "OCC", "OC.NCC"), row("a", "CCO", "CC")]
     assert distinct_rows(rows) == [rows[0], rows[2]]
     assert len(distinct_rows([rows[0], row("b", "CCO", "CCN.CO")])) == 2
+
+
+def test_a_reaction_with_other_reagents_is_another_question():
+    asked = [replace(row("a", "CCO", "CCO"), input=text) for text in ("C.Cl", "C.Br", "C.Cl")]
+    assert distinct_rows(asked) == asked[:2]
 
 
 def test_the_published_block_takes_every_row():
