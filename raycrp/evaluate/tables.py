@@ -222,8 +222,8 @@ def pair_scores(
 ) -> PairedScores:
     """Score several runs on the same rows.
 
-    In the block ``strict`` a row counts once with all that repeat it: the same task, reaction, input,
-    right molecules, and answered molecules in every run.
+    In the block ``strict`` a row counts once with all that repeat it: the same task, reaction,
+    input, right molecules, and answered molecules in every run.
 
     Args:
         runs: For each run the same rows in the same order, with its own answers.
