@@ -19,6 +19,7 @@ import ray
 
 from raycrp import errors
 from raycrp.prometheus import note_progress
+from raycrp.ray_session import check_cluster_has
 from raycrp.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,14 @@ def _run_job(
     dataset = ray.data.from_items(
         [asdict(shard) for shard in shards], override_num_blocks=len(shards)
     )
+    stage = shards[0].target.partition("/")[0]
+    # Ray Data itself would wait for the GPU without a word.
+    check_cluster_has(
+        {"GPU": gpus_per_actor},
+        who=stage,
+        what="each actor",
+        remedy="lower gpus_per_actor or add nodes",
+    )
     reports = dataset.map_batches(
         _ShardWorker,
         fn_constructor_kwargs=worker_arguments,
@@ -177,7 +186,6 @@ def _run_job(
         if report["error_type"]:
             raise getattr(errors, report["error_type"])(report["message"])
         num_rows += report["length"]
-        stage = report["target"].partition("/")[0]
         note_progress(run=run_name, stage=stage, rows=num_rows, wanted=num_wanted)
         if time.monotonic() - last_line >= PROGRESS_INTERVAL_S:
             last_line = time.monotonic()

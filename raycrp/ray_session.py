@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
@@ -42,7 +42,7 @@ def connected_ray(*, num_cpus: int | None = None) -> Iterator[None]:
             num_cpus=num_cpus if address == LOCAL else None,
             logging_level=logging.WARNING,
         )
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise _unreachable(address, str(error).splitlines()[0]) from error
     try:
         logger.info("ray: %s, %s", address, describe_cluster())
@@ -56,6 +56,32 @@ def describe_cluster() -> str:
     resources = ray.cluster_resources()
     num_nodes = sum(node["Alive"] for node in ray.nodes())
     return f"{num_nodes} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+
+
+def check_cluster_has(needed: Mapping[str, float], *, who: str, what: str, remedy: str) -> None:
+    """Refuse to wait for what the connected cluster will never have, its autoscaler included.
+
+    Args:
+        needed: Amount by kind of resource, such as ``GPU``.
+        who: Who asks, to name in the message.
+        what: For what.
+        remedy: What to change.
+
+    Raises:
+        ClusterError: If it has too little of a kind.
+    """
+    from ray._private.state import state
+
+    now = ray.cluster_resources()
+    # None where there is no autoscaler, or one that does not say what it may add.
+    later = state.get_max_resources_from_cluster_config() or {}
+    for kind, amount in needed.items():
+        if amount > max(now.get(kind, 0), later.get(kind, 0)):
+            scaled = f" and may grow to {later[kind]:g}" if later.get(kind) else ""
+            raise ClusterError(
+                f"{who} asks for {amount:g} {kind} ({what}), the cluster has "
+                f"{now.get(kind, 0):g}{scaled}; {remedy}"
+            )
 
 
 def _check_reachable(address: str) -> None:

@@ -2,7 +2,7 @@
 
 from raycrp.choices import Precision
 from raycrp.config import TrainConfig
-from raycrp.errors import ClusterError, TrainError
+from raycrp.errors import TrainError
 from raycrp.train.batches import batch_shape
 
 
@@ -39,20 +39,14 @@ def check_resources(train: TrainConfig) -> None:
     Raises:
         ClusterError: If the fewest workers asked for can never start.
     """
-    import ray
-    from ray._private.state import state
+    from raycrp.ray_session import check_cluster_has
 
-    now = ray.cluster_resources()
-    # None where there is no autoscaler, or one that does not say what it may add.
-    later = state.get_max_resources_from_cluster_config() or {}
     needed = {"CPU": train.cpus_per_worker * train.min_workers}
     if train.use_gpu:
         needed["GPU"] = train.min_workers
-    for kind, amount in needed.items():
-        most = max(now.get(kind, 0), later.get(kind, 0))
-        if amount > most:
-            scaled = f" and may grow to {later[kind]:g}" if later.get(kind) else ""
-            raise ClusterError(
-                f"training asks for {amount:g} {kind} ({train.min_workers} workers), the cluster "
-                f"has {now.get(kind, 0):g}{scaled}; lower train.num_workers or add nodes"
-            )
+    check_cluster_has(
+        needed,
+        who="training",
+        what=f"{train.min_workers} workers",
+        remedy="lower train.num_workers or add nodes",
+    )

@@ -86,8 +86,11 @@ class RaySession:
         import ray.train
 
         checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
+        finally:
+            # Storage that fails again and again must not fill the node's own disk.
+            shutil.rmtree(folder, ignore_errors=True)
 
     def seconds_left(self) -> float | None:
         """Time until a node that Ray drains goes; as much as Ray waits where none is named."""
