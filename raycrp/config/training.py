@@ -135,8 +135,8 @@ class TrainConfig(Section):
     max_validation_rows: int = Field(default=2_000, ge=1)
     """Validation rows scored each time."""
     precision: Precision = Precision.AUTO
-    """Number format: ``auto`` takes bf16 where the GPU has it, fp16 on older GPUs (fp32 weights,
-    the layers that overflow kept in fp32), and fp32 on CPUs. ``bf16`` on a CPU is for matrix
+    """Number format: ``auto`` takes bf16 where all workers' GPUs have it, fp16 on older GPUs (fp32
+    weights, the layers that overflow kept in fp32), fp32 on CPUs, and keeps to what it took. ``bf16`` on a CPU is for matrix
     products alone, and faster where the CPU has instructions for it."""
     max_input_tokens: int = Field(default=512, ge=8)
     """Prompts longer than this are dropped or cut, and counted."""

@@ -37,6 +37,8 @@ from raycrp.train.trials import (
 from raycrp.train.worker import BEST_DIR, EVENTS_DIR
 
 _RAY_DIR = f"{SEARCH_DIR}/ray"
+_MAX_FAILURES = 3
+"""Times that a trial goes on after its node was lost."""
 _LOSS = "validation_loss"
 _ROWS = "rows_seen"
 
@@ -144,6 +146,7 @@ def _run_tune(
         run=run,
         folder=_RAY_DIR,
         error=TrainError,
+        max_failures=_MAX_FAILURES,
     )
 
 
