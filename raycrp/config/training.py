@@ -136,8 +136,9 @@ class TrainConfig(Section):
     """Validation rows scored each time."""
     precision: Precision = Precision.AUTO
     """Number format: ``auto`` takes bf16 where all workers' GPUs have it, fp16 on older GPUs (fp32
-    weights, the layers that overflow kept in fp32), fp32 on CPUs, and keeps to what it took. ``bf16`` on a CPU is for matrix
-    products alone, and faster where the CPU has instructions for it."""
+    weights, the layers that overflow kept in fp32), fp32 on CPUs, and keeps to what it took.
+    ``bf16`` on a CPU is for matrix products alone, and faster where the CPU has instructions for
+    it."""
     max_input_tokens: int = Field(default=512, ge=8)
     """Prompts longer than this are dropped or cut, and counted."""
     max_output_tokens: int = Field(default=256, ge=8)
