@@ -66,7 +66,9 @@ class Clustering:
 
     Args:
         encoding: Which vectors describe a reaction.
-        encoder_dir: Folder of the encoder that made them, relative to the run folder.
+        encoder_dir: Folder of the encoder that made them, relative to the run folder. Where a round
+            with feedback was the best, it is the encoder at the end of that round, one training
+            further than what k-means saw; the oracle's consistency shows what that costs.
     """
 
     encoding: Encoding

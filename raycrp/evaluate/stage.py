@@ -60,6 +60,8 @@ def run_evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
         )
         tables[known] = VALIDATION_DIR
     rows_out = predict_rows(run, section, tables=tables, device=config.run.device)[source]
+    # What other settings learned must not stay with the model.
+    run.delete(f"{MODEL_DIR}/{CALIBRATION_FILE}")
     confidence = _learn_confidence(run) if is_calibrated else {}
     scores = score_tasks(
         read_answers(run),
