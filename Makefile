@@ -18,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
 
 test: lint
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --durations=15
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

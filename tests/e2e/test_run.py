@@ -1,12 +1,21 @@
+"""What a finished run leaves and answers, and a killed one too; in one file for one process."""
+
+import json
 import shutil
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from raycrp.plan import Stage
+from raycrp.schemas import Split
+
+from .conftest import CONFIG
 
 pytestmark = pytest.mark.e2e
 
+HELD_OUT = (Split.VALIDATION, Split.TEST)
 TABLES = [
     "elicit/trials.parquet",
     "annotate/test",
@@ -113,6 +122,78 @@ def test_bad_molecules_are_named_and_the_others_are_answered(finished):
     assert "forward: CCO" in result.stdout
     assert "4 rows = 1 answered + 3 rejected" in result.stderr
     assert command_line.here("predict", root, "C1CC", "--task", "forward").returncode == 2
+
+
+def test_runs_compare_in_markdown_and_json(finished):
+    command_line, _ = finished
+    root = command_line.run_folder.path()
+    shown = command_line.here("compare", root, root)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("# tiny against tiny")
+    assert "| Exact top 1 |" in shown.stdout
+    written = command_line.here("compare", root, root, "--json")
+    scores = json.loads(written.stdout)["scores"]
+    difference = scores["forward"]["strict"]["exact_top1"]["difference"]
+    assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+@pytest.mark.parametrize("command", ["compare", "audit"])
+def test_what_is_no_run_ends_in_one_line(finished, command):
+    command_line, _ = finished
+    missing = f"{command_line.storage}/missing"
+    result = command_line.here(command, *([missing] * (2 if command == "compare" else 1)))
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "missing" in line
+
+
+@pytest.mark.slow
+def test_an_audit_goes_to_the_terminal_and_the_report(finished):
+    command_line, _ = finished
+    run = command_line.run_folder
+    result = command_line("audit", run.path())
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "| oracle |" in result.stdout
+    assert result.stdout.rstrip().splitlines()[-1].startswith("Over all tasks, RTs taken from")
+    assert 'id="audit"' in run.read_bytes("report/index.html").decode()
+    again = command_line("audit", run.path())
+    assert again.stdout == result.stdout
+    assert "done already" in again.stderr
+
+
+def replace_outputs(run, split):
+    """Every output of the split gives way to a chain that has nothing to do with its input."""
+    random = np.random.default_rng(0)
+    for name in run.list_names(f"data/rows/{split}"):
+        path = f"data/rows/{split}/{name}"
+        table = run.read_table(path)
+        noise = ["".join(random.choice(list("CNO"), 12)) for _ in range(table.num_rows)]
+        place = table.schema.get_field_index("output")
+        noisy = table.set_column(place, table.schema.field("output"), pa.array(noise))
+        run.write_table(path, noisy)
+
+
+def test_annotations_of_held_out_rows_do_not_depend_on_their_outputs(finished, command_line):
+    plain, noisy = finished[0].run_folder, command_line.run_folder
+    shutil.copytree(plain.path("data"), noisy.path("data"))
+    for split in HELD_OUT:
+        replace_outputs(noisy, split)
+    result = command_line(
+        "annotate",
+        str(CONFIG),
+        f"run.storage={command_line.storage}",
+        "embed.num_actors=0",
+        "annotate.num_actors=0",
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    for split in HELD_OUT:
+        before, after = (
+            run.read_table(f"annotate/{split}").sort_by("row_id") for run in (plain, noisy)
+        )
+        assert before.num_rows > 0
+        assert not set(before["output"].to_pylist()) & set(after["output"].to_pylist())
+        assert before.drop_columns(["output"]).equals(after.drop_columns(["output"]))
 
 
 def test_a_run_killed_while_it_predicts_ends_like_an_unbroken_one(finished, command_line):

@@ -1,4 +1,3 @@
-import json
 import time
 
 import pytest
@@ -22,44 +21,6 @@ SMALL = (
     "train.launcher=local",
     "train.max_steps=4",
 )
-
-
-def test_runs_compare_in_markdown_and_json(finished):
-    command_line, _ = finished
-    root = command_line.run_folder.path()
-    shown = command_line.here("compare", root, root)
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("# tiny against tiny")
-    assert "| Exact top 1 |" in shown.stdout
-    written = command_line.here("compare", root, root, "--json")
-    scores = json.loads(written.stdout)["scores"]
-    difference = scores["forward"]["strict"]["exact_top1"]["difference"]
-    assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
-
-
-@pytest.mark.parametrize("command", ["compare", "audit"])
-def test_what_is_no_run_ends_in_one_line(finished, command):
-    command_line, _ = finished
-    missing = f"{command_line.storage}/missing"
-    result = command_line.here(command, *([missing] * (2 if command == "compare" else 1)))
-    assert result.returncode == 2
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
-    assert "missing" in line
-
-
-@pytest.mark.slow
-def test_an_audit_goes_to_the_terminal_and_the_report(finished):
-    command_line, _ = finished
-    run = command_line.run_folder
-    result = command_line("audit", run.path())
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert "| oracle |" in result.stdout
-    assert result.stdout.rstrip().splitlines()[-1].startswith("Over all tasks, RTs taken from")
-    assert 'id="audit"' in run.read_bytes("report/index.html").decode()
-    again = command_line("audit", run.path())
-    assert again.stdout == result.stdout
-    assert "done already" in again.stderr
 
 
 @pytest.mark.slow
