@@ -15,6 +15,8 @@ pytestmark = pytest.mark.chaos
 NOTICE_S = 30
 # Ray holds what a killed driver had reserved for an elastic training back for three minutes.
 FIXED = {"num_workers": 2}
+# Workers outlive a killed driver for seconds, in which they must not come to the end.
+SLOW = FIXED | {"pause_s": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_a_killed_worker(start):
 
 
 def test_a_killed_driver(start):
-    training = start(**FIXED)
+    training = start(**SLOW)
     training.wait_for_step(INTERVAL + 5)
     training.kill_driver()
     training.start()
@@ -103,7 +105,7 @@ def test_a_killed_driver(start):
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped bytes"])
 def test_a_damaged_newest_checkpoint(start, harm):
-    training = start(**FIXED)
+    training = start(**SLOW)
     training.wait_for_step(2 * INTERVAL + 5)
     training.kill_driver()
     time.sleep(2)
