@@ -196,6 +196,7 @@ def test_annotations_of_held_out_rows_do_not_depend_on_their_outputs(finished, c
         assert before.drop_columns(["output"]).equals(after.drop_columns(["output"]))
 
 
+@pytest.mark.chaos
 def test_a_run_killed_while_it_predicts_ends_like_an_unbroken_one(finished, command_line):
     shutil.copytree(finished[0].storage / "tiny", command_line.storage / "tiny")
     for stage in (Stage.EVALUATE, Stage.REPORT):
