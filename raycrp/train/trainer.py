@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import tenacity
+
 from raycrp import errors
 from raycrp.choices import Launcher
 from raycrp.config import TrainConfig
@@ -16,12 +18,14 @@ from raycrp.run import RunFolder
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession, Session
 from raycrp.train.setup import WorkerSettings
+from raycrp.train.storage import wait_for_storage
 from raycrp.train.worker import run_worker
 
 FAILURE_FILE = "train/failure.json"
 _FAILURES_DIR = "train/failures"
 _ALIKE_S = 30.0
 _POLL_S = 0.2
+_MAX_STORAGE_FAILURES = 10
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 logger = logging.getLogger(__name__)
@@ -56,29 +60,75 @@ def _train_in_process(settings: WorkerSettings) -> None:
 
 
 def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None:
+    from ray.train import TrainingFailedError
+
+    check_resources(settings.train)
+    for leftover in (FAILURE_FILE, _FAILURES_DIR):
+        settings.run.delete(leftover)
+    try:
+        fit_despite_storage(settings, callbacks=callbacks)
+    except TrainingFailedError as error:
+        if not settings.run.exists(FAILURE_FILE):
+            raise TrainError(f"training failed: {_first_lines(error)}") from error
+    if settings.run.exists(FAILURE_FILE):
+        failure = settings.run.read_json(FAILURE_FILE)
+        raise getattr(errors, failure["type"], TrainError)(failure["message"])
+
+
+def fit_despite_storage(
+    settings: WorkerSettings, *, callbacks: Sequence[Any] = (), longest_wait_s: float = 15.0
+) -> None:
+    """Fit with Ray Train, anew where storage failed its controller; workers wait by themselves.
+
+    Ray's controller writes which checkpoints there are, and does not try that twice.
+
+    Args:
+        settings: What to train and how.
+        callbacks: Ray Train's.
+        longest_wait_s: Seconds between attempts at most.
+
+    Raises:
+        ray.train.TrainingFailedError: If training fails otherwise, or storage again and again.
+        OSError: If storage does not come back.
+    """
+
+    def fit() -> None:
+        wait_for_storage(settings.run, source=settings.source, rank=0)
+        _drop_damaged_snapshot(settings.run)
+        _make_trainer(settings, callbacks=callbacks).fit()
+
+    tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_storage_failure),
+        wait=tenacity.wait_exponential(max=longest_wait_s),
+        stop=tenacity.stop_after_attempt(_MAX_STORAGE_FAILURES),
+        before_sleep=_say_storage_failed,
+        reraise=True,
+    )(fit)
+
+
+def _is_storage_failure(error: BaseException) -> bool:
+    from ray.train import ControllerError
+
+    return isinstance(error, ControllerError) and isinstance(error.controller_failure, OSError)
+
+
+def _say_storage_failed(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("storage failed under Ray's controller, which starts anew: %s", error)
+
+
+def _make_trainer(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     train = settings.train
-    check_resources(train)
-    _drop_damaged_snapshot(settings.run)
-    for leftover in (FAILURE_FILE, _FAILURES_DIR):
-        settings.run.delete(leftover)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _ray_worker,
         train_loop_config={"settings": settings},
         scaling_config=ray.train.ScalingConfig(**_scaling(train)),
         torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo"),
         run_config=ray.train.RunConfig(**_policies(settings), callbacks=list(callbacks)),
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        if not settings.run.exists(FAILURE_FILE):
-            raise TrainError(f"training failed: {_first_lines(error)}") from error
-    if settings.run.exists(FAILURE_FILE):
-        failure = settings.run.read_json(FAILURE_FILE)
-        raise getattr(errors, failure["type"], TrainError)(failure["message"])
 
 
 def _scaling(train: TrainConfig) -> dict[str, Any]:
@@ -161,13 +211,13 @@ def _show_our_log_lines() -> None:
 
 
 def _drop_damaged_snapshot(run: RunFolder) -> None:
-    # Ray does not start on a snapshot that was cut short; our checkpoints speak for themselves.
+    # Ray does not start on a snapshot that it cannot read; our checkpoints speak for themselves.
     path = f"{RAY_DIR}/{RAY_RUN_NAME}/{_SNAPSHOT}"
     if not run.exists(path):
         return
     try:
         json.loads(run.read_bytes(path))
-    except ValueError:
+    except (OSError, ValueError):
         logger.warning("%s is damaged and set aside", run.uri(path))
         run.delete(path)
 

@@ -131,6 +131,16 @@ def test_storage_that_fails_for_a_while(start):
     assert lost(training) == 0
 
 
+def test_storage_that_fails_under_rays_controller(start):
+    training = start(**FIXED)
+    training.wait_for_step(5)
+    # What Ray writes at the first checkpoint cannot be written there.
+    (training.folder / "train/ray/llm_crp/checkpoint_manager_snapshot.json").mkdir()
+    training.finish("storage fails under Ray's controller")
+    assert lost(training) <= INTERVAL
+    assert "storage failed under Ray's controller" in training.log()
+
+
 def test_a_node_that_goes_with_notice(start, nodes):
     training = start(max_steps=150, pause_s=0.2, checkpoint_every_steps=1_000)
     training.wait_for_step(5)

@@ -2,11 +2,12 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from ray.train import ControllerError, TrainingFailedError
 
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
 from raycrp.train import trainer
-from raycrp.train.trainer import FAILURE_FILE, leave_failure
+from raycrp.train.trainer import FAILURE_FILE, fit_despite_storage, leave_failure
 
 ERROR = TrainError("this torch has no kernels")
 FAILURE = {"type": "TrainError", "message": "this torch has no kernels"}
@@ -45,3 +46,41 @@ def test_a_worker_started_after_a_failure_returns_at_once(run, monkeypatch):
     monkeypatch.setattr(trainer, "RaySession", refuse)
     run.write_json(FAILURE_FILE, FAILURE)
     trainer._ray_worker({"settings": SimpleNamespace(run=run)})
+
+
+@pytest.fixture
+def fit(run, monkeypatch):
+    """Fits that end with the given errors, one after the other, and then well; counts them."""
+
+    def start(*ends):
+        ends, fits = list(ends), []
+
+        def one_fit():
+            fits.append(None)
+            if ends:
+                raise ends.pop(0)
+
+        monkeypatch.setattr(trainer, "_make_trainer", lambda *_, **__: SimpleNamespace(fit=one_fit))
+        monkeypatch.setattr(trainer, "wait_for_storage", lambda *_, **__: None)
+        fit_despite_storage(SimpleNamespace(run=run, source=run), longest_wait_s=0)
+        return len(fits)
+
+    return start
+
+
+def test_storage_that_fails_under_rays_controller_is_tried_again(fit):
+    gone = ControllerError(OSError("not a directory"))
+    assert fit(gone, gone) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [ControllerError(ValueError("no such policy")), TrainingFailedError("worker died")]
+)
+def test_other_failures_end_training_at_once(fit, error):
+    with pytest.raises(TrainingFailedError):
+        fit(error, error)
+
+
+def test_storage_that_fails_again_and_again_ends_training(fit):
+    with pytest.raises(ControllerError, match="not a directory"):
+        fit(*[ControllerError(OSError("not a directory"))] * 20)
