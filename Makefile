@@ -11,6 +11,8 @@ CONFIG ?= tune_configs/demo.yaml
 PYTEST_WORKERS ?= 2
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.complete
+# Where bytecode is not kept, each of Ray's many processes compiles torch anew, for 8 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint chaos bench-train bench-elicit bench-predict test-slow dashboards-test browser-test setup clean
 
@@ -55,6 +57,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip
 	$(PIP) install --no-compile --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/testing/' $(VENV)/lib || true  # some files are for newer Pythons
 	touch $@
 
 clean:
