@@ -1,6 +1,5 @@
 """Scaling, failure and checkpoint policy: how the workers are started."""
 
-import json
 import logging
 import os
 import time
@@ -16,6 +15,7 @@ from raycrp.errors import RaycrpError, TrainError
 from raycrp.mlflow_run import check_mlflow
 from raycrp.run import RunFolder
 from raycrp.train.checks import check_resources, check_settings
+from raycrp.train.ray_folder import tidy_ray_folder
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession, Session
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.storage import wait_for_storage
@@ -26,7 +26,6 @@ _FAILURES_DIR = "train/failures"
 _ALIKE_S = 30.0
 _POLL_S = 0.2
 _MAX_STORAGE_FAILURES = 10
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ def fit_despite_storage(
 
     def fit() -> None:
         wait_for_storage(settings.run, source=settings.source, rank=0)
-        _drop_damaged_snapshot(settings.run)
+        tidy_ray_folder(settings.run, num_checkpoints=settings.train.num_checkpoints)
         _make_trainer(settings, callbacks=callbacks).fit()
 
     tenacity.Retrying(
@@ -208,18 +207,6 @@ def _show_our_log_lines() -> None:
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)
         ours.propagate = False
-
-
-def _drop_damaged_snapshot(run: RunFolder) -> None:
-    # Ray does not start on a snapshot that it cannot read; our checkpoints speak for themselves.
-    path = f"{RAY_DIR}/{RAY_RUN_NAME}/{_SNAPSHOT}"
-    if not run.exists(path):
-        return
-    try:
-        json.loads(run.read_bytes(path))
-    except (OSError, ValueError):
-        logger.warning("%s is damaged and set aside", run.uri(path))
-        run.delete(path)
 
 
 def join_single_process_group(*, use_gpu: bool) -> None:

@@ -62,7 +62,8 @@ def fit(run, monkeypatch):
 
         monkeypatch.setattr(trainer, "_make_trainer", lambda *_, **__: SimpleNamespace(fit=one_fit))
         monkeypatch.setattr(trainer, "wait_for_storage", lambda *_, **__: None)
-        fit_despite_storage(SimpleNamespace(run=run, source=run), longest_wait_s=0)
+        train = SimpleNamespace(num_checkpoints=1)
+        fit_despite_storage(SimpleNamespace(run=run, source=run, train=train), longest_wait_s=0)
         return len(fits)
 
     return start
