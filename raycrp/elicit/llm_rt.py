@@ -13,6 +13,7 @@ from raycrp.choices import Device, LabelerKind
 from raycrp.elicit.feedback import LlmRt
 from raycrp.elicit.rows import TaskRows
 from raycrp.elicit.vectors import RenewedVectors, Vectors
+from raycrp.model.dropout import use_cheap_dropout
 from raycrp.model.encode import TextEncoder, encode_texts, encode_token_ids, tokenize_texts
 from raycrp.model.head import Head, fit_head
 from raycrp.model.labeler import HeadLabeler, T5Labeler
@@ -139,7 +140,9 @@ class TunedHead:
         folder = job.run.local_dir(ENCODER)
         self._job = job
         encoder: Any = load_encoder(folder)
-        self._encoder = encoder.to(resolve_device(job.settings.device))
+        device = resolve_device(job.settings.device)
+        self._encoder = encoder.to(device)
+        self._dropout = use_cheap_dropout(encoder) if device.type == "cpu" else None
         self._tokenizer = load_tokenizer_dir(folder)
         self._inputs = self._tokenize(job.rows.inputs)
         self._outputs = self._tokenize(job.rows.outputs)
@@ -164,10 +167,12 @@ class TunedHead:
             labels=labels[rows.train],
             valid_inputs=[self._inputs[i] for i in rows.valid],
             valid_labels=labels[rows.valid],
+            valid_vectors=self._vectors.take_inputs(rows.valid),
             pad_id=self._tokenizer.pad_token_id,
             token_budget=self._job.settings.token_budget,
             settings=self._job.settings.tuning,
             seed=seed,
+            dropout=self._dropout,
         )
 
     def name(self, indices: IntArray) -> FloatArray:

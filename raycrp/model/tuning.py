@@ -13,6 +13,7 @@ import torch
 
 from raycrp.arrays import FloatArray, IntArray
 from raycrp.choices import Device, Task
+from raycrp.model.dropout import DropoutSource, seed_dropout
 from raycrp.model.encode import encode_token_ids, mean_pool, pad_rows, tokenize_texts
 from raycrp.model.head import Head, fit_temperature, keep_best, log_loss
 from raycrp.model.labeler import T5Labeler, label_names
@@ -47,6 +48,7 @@ class TuningSettings:
 class _State:
     weights: dict[str, torch.Tensor]
     head: Head
+    valid_vectors: FloatArray
 
 
 def tune_encoder(
@@ -57,10 +59,12 @@ def tune_encoder(
     labels: IntArray,
     valid_inputs: Sequence[Sequence[int]],
     valid_labels: IntArray,
+    valid_vectors: FloatArray,
     pad_id: int,
     token_budget: int,
     settings: TuningSettings,
     seed: int,
+    dropout: DropoutSource | None = None,
 ) -> Head:
     """Train an encoder and the head on its pooled vectors together.
 
@@ -74,34 +78,42 @@ def tune_encoder(
         labels: Their reaction types.
         valid_inputs: Token ids of the rows that say when to stop; at least one.
         valid_labels: Their reaction types.
+        valid_vectors: Their vectors by the encoder as it is.
         pad_id: Id of the padding token.
         token_budget: Rows times longest row of one padded batch when rows are only encoded.
         settings: How it is trained.
         seed: Seed of dropout and of the order of the rows.
+        dropout: Source of the encoder's dropout; torch's own if None.
 
     Returns:
         The head of the epoch with the lowest validation loss, calibrated; the encoder is in the
         state of that epoch.
     """
 
-    def valid_loss(state: _State) -> float:
-        return log_loss(state.head.predict(valid_vectors()), labels=valid_labels)
-
-    def valid_vectors() -> FloatArray:
-        return encode_token_ids(
-            encoder, rows=valid_inputs, pad_id=pad_id, token_budget=token_budget
-        )
+    def states(heads: Iterator[Head]) -> Iterator[_State]:
+        """The state before training, whose vectors are known, and after each epoch."""
+        yield _State(_copy_weights(encoder), next(heads), valid_vectors)
+        for tuned in heads:
+            vectors = encode_token_ids(
+                encoder, rows=valid_inputs, pad_id=pad_id, token_budget=token_budget
+            )
+            yield _State(_copy_weights(encoder), tuned, vectors)
 
     with seeded(seed):
-        states = _train_epochs(
+        seed_dropout(dropout, (seed,))
+        heads = _train_epochs(
             encoder, head=head, inputs=inputs, labels=labels, pad_id=pad_id, settings=settings
         )
         best = keep_best(
-            islice(states, settings.max_epochs + 1), loss=valid_loss, patience=settings.patience
+            states(islice(heads, settings.max_epochs + 1)),
+            loss=lambda state: log_loss(
+                state.head.predict(state.valid_vectors), labels=valid_labels
+            ),
+            patience=settings.patience,
         )
     encoder.load_state_dict(best.weights)
     encoder.eval()
-    logits = best.head.logits(valid_vectors())
+    logits = best.head.logits(best.valid_vectors)
     return replace(best.head, temperature=fit_temperature(logits, labels=valid_labels))
 
 
@@ -185,8 +197,8 @@ def _train_epochs(
     labels: IntArray,
     pad_id: int,
     settings: TuningSettings,
-) -> Iterator[_State]:
-    """The state before training and after each epoch."""
+) -> Iterator[Head]:
+    """The head before training and after each epoch; the encoder is trained with it."""
     device = next(encoder.parameters()).device
     live_head = _LiveHead(head).to(device)
     parameters = [*encoder.parameters(), *live_head.parameters()]
@@ -194,7 +206,7 @@ def _train_epochs(
     lengths = np.array([len(row) for row in inputs])
     targets = torch.from_numpy(labels).to(device)
     while True:
-        yield _State(_copy_weights(encoder), live_head.freeze())
+        yield live_head.freeze()
         encoder.train()
         for places in _shuffled_batches(
             lengths, batch_size=settings.batch_size, num_sorted=_BATCHES_SORTED_TOGETHER

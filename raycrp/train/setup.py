@@ -12,6 +12,7 @@ from raycrp.arrays import IntArray
 from raycrp.choices import InstructionChoice, Precision
 from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
+from raycrp.model.dropout import DropoutSource, use_cheap_dropout
 from raycrp.model.fusion import part_end
 from raycrp.model.t5 import load_backbone, num_parameters
 from raycrp.prompt.stage import LLM_CRP_DIR
@@ -21,7 +22,6 @@ from raycrp.train.batches import BatchShape, SpecialIds, batch_shape
 from raycrp.train.checkpoint import GoodCheckpoint
 from raycrp.train.checks import check_settings
 from raycrp.train.deepspeed import OptimizerSettings, build_engine
-from raycrp.train.dropout import DropoutSource, use_cheap_dropout
 from raycrp.train.precision import (
     check_gpu_kernels,
     enable_cpu_bf16,

@@ -12,6 +12,7 @@ import torch
 
 from raycrp.arrays import IntArray
 from raycrp.choices import Precision
+from raycrp.model.dropout import seed_dropout
 from raycrp.prometheus import observe, set_gauge, set_training, set_training_limits
 from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
@@ -19,7 +20,6 @@ from raycrp.train.averaging import WeightAverage
 from raycrp.train.batches import Batch, rows_of_micro_batch, summed_loss
 from raycrp.train.checkpoint import Progress, check_finite, next_progress
 from raycrp.train.deepspeed import learning_rate_at
-from raycrp.train.dropout import seed_dropout
 from raycrp.train.due import Due, SaveClock
 from raycrp.train.flops import flop_model, peak_flops
 from raycrp.train.instructions import Instructions

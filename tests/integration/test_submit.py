@@ -179,7 +179,7 @@ def test_a_whole_run_ends_with_its_report(call, tmp_path_factory):
     assert run.exists("report/index.html")
     text = describe_run(run.storage, run.name)
     assert "elicit: 8 of 8 trials done" in text
-    assert "train: step 8," in text
+    assert "train: step 8\n" in text
     again = call(*RAYCRP, "submit", "tests/e2e/tiny.yaml", f"run.storage={run.storage}")
     assert (
         "done already: data, embed, elicit, annotate, prompt, train, evaluate, report"

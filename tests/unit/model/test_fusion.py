@@ -6,10 +6,10 @@ import torch
 
 from raycrp.choices import Fusion
 from raycrp.model.decode import score_labels
+from raycrp.model.dropout import use_cheap_dropout
 from raycrp.model.encode import tokenize_texts
 from raycrp.model.fusion import fusion_of, mark_fusion, part_end, part_mask
 from raycrp.model.t5 import load_backbone
-from raycrp.train.dropout import use_cheap_dropout
 
 PARTS = [
     [

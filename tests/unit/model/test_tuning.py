@@ -46,6 +46,7 @@ def tune(encoder, **changes):
         labels=LABELS[:80],
         valid_inputs=ROWS[80:],
         valid_labels=LABELS[80:],
+        valid_vectors=vectors[80:],
         pad_id=0,
         token_budget=1_000,
         settings=TuningSettings(**{**vars(SETTINGS), **changes}),

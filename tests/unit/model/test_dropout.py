@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from raycrp.train.dropout import DropoutSource, use_cheap_dropout
+from raycrp.model.dropout import DropoutSource, use_cheap_dropout
 
 
 def make_t5(dropout=0.1):
