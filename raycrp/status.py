@@ -19,7 +19,7 @@ from raycrp.run import RunFolder
 from raycrp.schemas import Split
 from raycrp.train.restarts import Restart
 
-_COLUMNS = ("stage", "state", "rows in", "rows out", "rejected", "seconds")
+_COLUMNS = ("stage", "state", "rows in", "rows out", "rejected", "not sampled", "seconds")
 
 
 def _of_splits(folder: str) -> tuple[str, ...]:
@@ -93,11 +93,11 @@ def _count_rows(
 
 def _row(cells: Sequence[str]) -> str:
     first, second, *numbers = cells
-    return (f"{first:<10}{second:<12}" + "".join(f"{cell:>12}" for cell in numbers)).rstrip()
+    return (f"{first:<10}{second:<12}" + "".join(f"{cell:>13}" for cell in numbers)).rstrip()
 
 
 def _cells(view: StageView, counts: tuple[int | None, int | None]) -> list[str]:
-    keys = ("rows_in", "rows_out", "rejected", "seconds")
+    keys = ("rows_in", "rows_out", "rejected", "not_sampled", "seconds")
     cells = [str(view.summary.get(key, "")) for key in keys]
     for place, count in enumerate(counts):
         if count is not None:

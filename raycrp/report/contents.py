@@ -36,6 +36,7 @@ class StageLine:
     rows_in: int | None
     rows_out: int | None
     rejected: int | None
+    not_sampled: int | None
     seconds: float | None
 
 
@@ -268,7 +269,7 @@ def _stage_lines(summaries: Mapping[Stage, Mapping[str, Any] | None]) -> list[St
             name=stage.value,
             **{
                 key: marker["summary"].get(key)
-                for key in ("rows_in", "rows_out", "rejected", "seconds")
+                for key in ("rows_in", "rows_out", "rejected", "not_sampled", "seconds")
             },
         )
         for stage, marker in summaries.items()

@@ -75,11 +75,11 @@ def describe(run):
 
 class TestStages:
     def test_done_under_way_and_waiting(self, run):
-        finish(run, "data", rows_in=100, rows_out=90, rejected=10, seconds=1.5)
+        finish(run, "data", rows_in=100, rows_out=85, rejected=10, not_sampled=5, seconds=1.5)
         start(run, "embed")
         states = {view.stage.value: view.state for view in stage_views(run)}
         assert list(states.values()) == ["done", "under way", *["waiting"] * 6]
-        assert stage_line(describe(run), "data") == ["data", "done", "100", "90", "10", "1.5"]
+        assert stage_line(describe(run), "data") == ["data", "done", "100", "85", "10", "5", "1.5"]
 
     def test_a_stage_is_outdated_while_one_it_needs_runs_again(self, run):
         for stage in ("data", "embed", "elicit", "annotate"):
