@@ -48,7 +48,7 @@ dashboards-test: $(STAMP)
 	$(BIN)/pytest -m '' tests/unit/test_dashboards.py tests/integration/test_prometheus.py
 
 browser-test: $(STAMP)
-	$(BIN)/pytest -m 'browser and not slow' tests/browser
+	$(BIN)/pytest -m browser tests/browser
 
 setup: $(STAMP)
 

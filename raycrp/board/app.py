@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import dash
 from dash import dcc, html
 
+from raycrp.board.markup import to_html
 from raycrp.board.page import (
     FIRST_METRIC,
     page_children,
@@ -34,8 +35,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TICK_MS = 2_000
 _TEXTS = (
     *("head", "notice", "stages", "counts", "sweep-empty", "training-empty", "training-lead"),
-    *("choice", "trials", "cards"),
+    "choice",
 )
+# Thousands of table cells: as components Dash takes minutes to change them, as text no time.
+_LARGE_TEXTS = ("trials", "cards")
+_SHOW_LARGE_TEXTS = """parts => {
+    for (const [id, html] of Object.entries(parts)) document.getElementById(id).innerHTML = html;
+}"""
 _FIGURES = ("heat", "lines", "loss", "validation", "speed", "workers")
 
 
@@ -101,12 +107,15 @@ def _layout(follower: Follower) -> Any:
     version, snapshot = follower.latest()
     tasks = _tasks(snapshot)
     parts = shared_parts(snapshot) | task_parts(snapshot, task=tasks[0])
+    large = {name: to_html(parts[name]) for name in _LARGE_TEXTS}
+    parts |= dict.fromkeys(_LARGE_TEXTS)
     graphs = sweep_figures(snapshot, task=tasks[0], metric=FIRST_METRIC)
     graphs |= training_figures(snapshot)
     return html.Div(
         [
             *page_children(parts, tasks=tasks, graphs=graphs),
             dcc.Store(id="version", data=version),
+            dcc.Store(id="large-texts", data=large),
             dcc.Interval(id="tick", interval=_TICK_MS),
         ]
     )
@@ -115,6 +124,7 @@ def _layout(follower: Follower) -> Any:
 def _add_updates(app: Any, follower: Follower) -> None:
     outputs = [dash.Output(name, "children") for name in _TEXTS]
     outputs += [dash.Output(name, "figure") for name in _FIGURES]
+    app.clientside_callback(_SHOW_LARGE_TEXTS, dash.Input("large-texts", "data"))
 
     # A look is small and apart from the rest: of two requests for the same outputs Dash drops the
     # earlier answer, and a viewer's choice must not be lost to the next tick.
@@ -133,6 +143,7 @@ def _add_updates(app: Any, follower: Follower) -> None:
 
     @app.callback(  # type: ignore[untyped-decorator]
         *outputs,
+        dash.Output("large-texts", "data"),
         dash.Input("version", "data"),
         dash.Input("task", "value"),
         dash.Input("metric", "value"),
@@ -144,7 +155,8 @@ def _add_updates(app: Any, follower: Follower) -> None:
         parts = shared_parts(snapshot) | task_parts(snapshot, task=task)
         graphs = sweep_figures(snapshot, task=task, metric=metric) | training_figures(snapshot)
         texts = [parts[name] for name in _TEXTS]
-        return *texts, *(graphs[name] for name in _FIGURES)
+        large = {name: to_html(parts[name]) for name in _LARGE_TEXTS}
+        return *texts, *(graphs[name] for name in _FIGURES), large
 
     @app.callback(  # type: ignore[untyped-decorator]
         dash.Output("task", "options"),

@@ -1,13 +1,13 @@
 """The board as one HTML file that needs neither server nor network."""
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from raycrp.board.figures import METRICS
+from raycrp.board.markup import to_html
 from raycrp.board.page import (
     FIRST_METRIC,
     GRAPH_SETTINGS,
@@ -25,8 +25,6 @@ from raycrp.run import RunFolder
 BOARD_PATH = "report/board.html"
 
 _ASSETS = Path(__file__).parent / "assets"
-_VOID_TAGS = ("img",)
-_ATTRIBUTES = {"className": "class", "htmlFor": "for", "tabIndex": "tabindex"}
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -84,14 +82,13 @@ def render_board(snapshot: Snapshot) -> str:
         "training": training_figures(snapshot),
         "sweep": {task: _figures_of(snapshot, task) for task in tasks},
         "parts": {
-            task: {name: "".join(_html(part)) for name, part in by_task[task].items()}
-            for task in tasks
+            task: {name: to_html(part) for name, part in by_task[task].items()} for task in tasks
         },
     }
     return _PAGE.format(
         title=escape(snapshot.run_name),
         style=(_ASSETS / "board.css").read_text(),
-        body="".join(_html(page_children(parts, tasks=tasks, graphs=graphs))),
+        body=to_html(page_children(parts, tasks=tasks, graphs=graphs)),
         plotly=get_plotlyjs(),
         # Within a script element no text may look like its end.
         data=json.dumps(data).replace("<", "\\u003c"),
@@ -101,46 +98,3 @@ def render_board(snapshot: Snapshot) -> str:
 
 def _figures_of(snapshot: Snapshot, task: str) -> dict[str, Any]:
     return {name: sweep_figures(snapshot, task=task, metric=name) for name in METRICS}
-
-
-def _html(component: Any) -> Iterator[str]:
-    """Components as HTML text; all text is escaped."""
-    if component is None:
-        return
-    if isinstance(component, list | tuple):
-        for child in component:
-            yield from _html(child)
-        return
-    if not hasattr(component, "to_plotly_json"):
-        yield escape(str(component))
-        return
-    described = component.to_plotly_json()
-    properties = dict(described["props"])
-    if described["type"] == "Graph":
-        yield f'<div id="{escape(properties["id"])}" class="{properties["className"]}"></div>'
-    elif described["type"] == "RadioItems":
-        yield from _radios(properties)
-    else:
-        children = properties.pop("children", None)
-        tag = described["type"].lower()
-        yield f"<{tag}{''.join(map(_attribute, properties.items()))}>"
-        if tag not in _VOID_TAGS:
-            yield from _html(children)
-            yield f"</{tag}>"
-
-
-def _radios(properties: Mapping[str, Any]) -> Iterator[str]:
-    name = escape(properties["id"])
-    yield f'<div class="{properties["className"]}" id="{name}" role="radiogroup">'
-    for option in properties["options"]:
-        checked = " checked" if option["value"] == properties["value"] else ""
-        value, label = escape(option["value"]), escape(option["label"])
-        yield f'<label><input type="radio" name="{name}" value="{value}"{checked}>{label}</label>'
-    yield "</div>"
-
-
-def _attribute(item: tuple[str, Any]) -> str:
-    name, value = item
-    if isinstance(value, Mapping):
-        value = "; ".join(f"{key}: {text}" for key, text in value.items())
-    return f' {_ATTRIBUTES.get(name, name)}="{escape(str(value))}"'

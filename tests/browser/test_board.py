@@ -173,7 +173,6 @@ def test_the_exported_page_needs_no_server(page, tmp_path):
     assert page.hosts() == set()
 
 
-@pytest.mark.slow
 def test_a_large_run_is_painted_at_once_and_memory_stays_flat(page, serve, tmp_path):
     run = new_run(tmp_path, tasks=TASKS, counts=range(2, 86))
     run.run_sweep(num_ended=1_000)
