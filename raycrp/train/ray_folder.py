@@ -25,6 +25,9 @@ def tidy_ray_folder(run: RunFolder, *, num_checkpoints: int) -> None:
         num_checkpoints: Newest checkpoints to keep, whether Ray knows them or not.
     """
     snapshot = _read_snapshot(run)
+    if not snapshot:
+        # Nothing tells then which of the older ones must serve if the newest is not whole.
+        return
     newest = stored_checkpoints(run, folders=(_FOLDER,))[:num_checkpoints]
     kept = {_SNAPSHOT_NAME, *(checkpoint.path.rpartition("/")[2] for checkpoint in newest)}
     for name in run.list_names(_FOLDER):
