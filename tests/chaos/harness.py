@@ -142,7 +142,11 @@ class Training:
         return max(paths, key=lambda path: json.loads(path.read_text())["step"]).parent
 
     def log(self) -> str:
-        return self._log.read_text()[-6_000:]
+        """The end of what the command printed."""
+        return self.whole_log()[-6_000:]
+
+    def whole_log(self) -> str:
+        return self._log.read_text()
 
 
 def is_ours(process: psutil.Process) -> bool:

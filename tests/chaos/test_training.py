@@ -119,7 +119,7 @@ def test_a_damaged_newest_checkpoint(start, harm):
     training.start()
     training.finish(f"newest checkpoint: {harm}")
     assert INTERVAL < lost(training) <= 2 * INTERVAL
-    assert "is damaged, trying an older one" in training.log()
+    assert "is damaged, trying an older one" in training.whole_log()
 
 
 def test_storage_that_fails_for_a_while(start):
@@ -138,7 +138,7 @@ def test_storage_that_fails_under_rays_controller(start):
     (training.folder / "train/ray/llm_crp/checkpoint_manager_snapshot.json").mkdir()
     training.finish("storage fails under Ray's controller")
     assert lost(training) <= INTERVAL
-    assert "storage failed under Ray's controller" in training.log()
+    assert "storage failed under Ray's controller" in training.whole_log()
 
 
 def test_a_node_that_goes_with_notice(start, nodes):
