@@ -68,6 +68,7 @@ class SweepBoard(tune.Callback):
         self._selection = selection
         self._records: dict[str, Record] = {}
         self._running: dict[str, list[Record]] = {}
+        self._failed: set[str] = set()
         self._dropped: set[str] = set()
         self._tasks = {trial.task.value for trial in trials}
         self._written_at = 0.0
@@ -83,6 +84,13 @@ class SweepBoard(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count it as running."""
         self._running.setdefault(str(trial), [])
+        self._failed.discard(str(trial))
+        self._show_counts()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count it as failed: Tune gives it up."""
+        self._running.pop(str(trial), None)
+        self._failed.add(str(trial))
         self._show_counts()
 
     def on_trial_result(
@@ -131,12 +139,12 @@ class SweepBoard(tune.Callback):
         return [self._records[name] for name in self._trials]
 
     def _show_counts(self) -> None:
-        num_done, num_running = len(self._records), len(self._running)
         counts = {
-            "done": num_done,
-            "running": num_running,
-            "waiting": len(self._trials) - num_done - num_running,
+            "done": len(self._records),
+            "running": len(self._running),
+            "failed": len(self._failed),
         }
+        counts["waiting"] = len(self._trials) - sum(counts.values())
         for state, number in counts.items():
             set_gauge("raycrp_trials", number, run=self._run.name, state=state)
 

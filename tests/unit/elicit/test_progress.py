@@ -62,24 +62,34 @@ class TuneTrial(SimpleNamespace):
 def counts(shown):
     return {
         state: shown["raycrp_trials", *sorted(("run", state))]
-        for state in ("waiting", "running", "done")
+        for state in ("waiting", "running", "failed", "done")
     }
 
 
 def test_a_trial_is_counted_from_start_to_end(run, shown):
     board = make_board(run)
     trial = TuneTrial(name=TRIALS[0].trial_id)
-    assert counts(shown) == {"waiting": 2, "running": 0, "done": 0}
+    assert counts(shown) == {"waiting": 2, "running": 0, "failed": 0, "done": 0}
     board.on_trial_start(0, [], trial)
-    assert counts(shown) == {"waiting": 1, "running": 1, "done": 0}
+    assert counts(shown) == {"waiting": 1, "running": 1, "failed": 0, "done": 0}
     board.on_trial_result(0, [], trial, {"round": 0, **FIGURES})
     tags = sorted(("run", "forward", "concat", "3"))
     assert shown["raycrp_trial_accuracy", *tags] == 0.8
     assert shown["raycrp_trial_information_bits", *tags] == 1.5
     write_done(run, TRIALS[0])
     board.on_trial_complete(0, [], trial)
-    assert counts(shown) == {"waiting": 1, "running": 0, "done": 1}
+    assert counts(shown) == {"waiting": 1, "running": 0, "failed": 0, "done": 1}
     assert shown["raycrp_trial_seconds", "run"] == 4.0
+
+
+def test_a_trial_that_fails_is_counted_as_failed_until_it_starts_again(run, shown):
+    board = make_board(run)
+    trial = TuneTrial(name=TRIALS[0].trial_id)
+    board.on_trial_start(0, [], trial)
+    board.on_trial_error(0, [], trial)
+    assert counts(shown) == {"waiting": 1, "running": 0, "failed": 1, "done": 0}
+    board.on_trial_start(0, [], trial)
+    assert counts(shown) == {"waiting": 1, "running": 1, "failed": 0, "done": 0}
 
 
 def test_rounds_of_running_and_finished_trials_are_written(run):
