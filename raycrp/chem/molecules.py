@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import selfies
@@ -158,10 +159,25 @@ def canonical_molecule(
         raise MoleculeError(MoleculeFault.TOO_LONG, f"{len(text)} characters")
     smiles = selfies_to_smiles(text) if notation is Notation.SELFIES else text
     canonical = _write(_read(smiles), has_maps=_ATOM_MAP.search(smiles) is not None)
+    _check_readable(canonical, source=smiles)
     if len(canonical) > max_chars:
         detail = f"{len(canonical)} characters of SMILES, at most {max_chars}"
         raise MoleculeError(MoleculeFault.TOO_LONG, detail)
     return canonical
+
+
+def without_stereo(smiles: str) -> str:
+    """Canonical SMILES of a single molecule with its stereochemistry taken off.
+
+    Args:
+        smiles: One molecule, canonical.
+
+    Raises:
+        MoleculeError: If RDKit cannot read it.
+    """
+    molecule = _read(smiles)
+    Chem.RemoveStereochemistry(molecule)
+    return canonical_molecule(_write(molecule, has_maps=False))
 
 
 def selfies_to_smiles(text: str) -> str:
@@ -254,12 +270,38 @@ def _read(smiles: str) -> Chem.Mol:
 
 def _write(molecule: Chem.Mol, *, has_maps: bool) -> str:
     if not has_maps:
-        canonical: str = Chem.MolToSmiles(molecule)
+        canonical: str = Chem.MolToSmiles(molecule, _writing())
         return canonical
     for atom in molecule.GetAtoms():
         atom.SetAtomMapNum(0)
     # Brackets that held only a map go when the text is read again.
-    return _write(_read(Chem.MolToSmiles(molecule)), has_maps=False)
+    return _write(_read(_write(molecule, has_maps=False)), has_maps=False)
+
+
+@cache
+def _writing() -> Any:
+    """Dative bonds are written as single ones, since their arrows would pass for reactions."""
+    parameters: Any = Chem.SmilesWriteParams()
+    parameters.includeDativeBonds = False
+    return parameters
+
+
+def _check_readable(canonical: str, *, source: str) -> None:
+    """Make sure that RDKit reads what it wrote: aromatic rings that it found may be beyond it.
+
+    Where as many atoms are aromatic as in the text that it has just read, nothing was found.
+    """
+    if _num_aromatic(canonical) != _num_aromatic(source):
+        try:
+            _read(canonical)
+        except MoleculeError as error:
+            detail = f"RDKit cannot read how it writes {_shorten(source)}: {_shorten(canonical)}"
+            raise MoleculeError(MoleculeFault.UNPARSABLE, detail) from error
+
+
+def _num_aromatic(smiles: str) -> int:
+    """Letters that aromatic atoms are written with; those of other elements come along."""
+    return sum(map(smiles.count, "bcnops"))
 
 
 def _explain_smiles(smiles: str) -> str:

@@ -16,7 +16,7 @@ from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from scipy.optimize import linear_sum_assignment
 
-from raycrp.chem.molecules import MoleculeError, canonical_molecule, canonical_smiles
+from raycrp.chem.molecules import MoleculeError, canonical_smiles, without_stereo
 
 Molecules = tuple[str, ...]
 """Canonical SMILES of the molecules of a text, sorted, repeats kept."""
@@ -351,11 +351,7 @@ def _flatten(molecules: Molecules | None) -> Molecules | None:
     return tuple(sorted(_flatten_molecule(smiles) for smiles in molecules))
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _flatten_molecule(smiles: str) -> str:
-    molecule = _parse(smiles)
-    Chem.RemoveStereochemistry(molecule)
-    return canonical_molecule(Chem.MolToSmiles(molecule))
+_flatten_molecule = lru_cache(maxsize=_CACHED_TEXTS)(without_stereo)
 
 
 def _parse(text: str) -> Chem.Mol | None:

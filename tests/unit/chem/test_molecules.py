@@ -16,6 +16,7 @@ from raycrp.chem.molecules import (
     molecule_counter,
     selfies_to_smiles,
     split_molecules,
+    without_stereo,
 )
 from raycrp.choices import Notation
 
@@ -72,6 +73,26 @@ def test_smiles_that_rdkit_must_not_see_as_something_else(text, reason):
     with pytest.raises(MoleculeError) as caught:
         canonical_smiles(text)
     assert caught.value.reason is reason
+
+
+def test_dative_bonds_are_written_without_arrows():
+    """RDKit reads these bonds as dative ones, and would write N#[C+]->[Na]."""
+    assert canonical_smiles("N#[C+][Na]") == "N#[C+][Na]"
+    assert canonical_smiles("[CH3:1][Li-2][CH3+:2]") == canonical_smiles("[CH3+][Li-2]C")
+
+
+def test_what_rdkit_writes_and_cannot_read_is_no_molecule():
+    with pytest.raises(MoleculeError, match="cannot read how it writes") as caught:
+        canonical_smiles("CCOC1=C(OCC)C(=C=O)s(O)C=C1")
+    assert caught.value.reason is MoleculeFault.UNPARSABLE
+
+
+@pytest.mark.parametrize(
+    ("smiles", "expected"),
+    [("C[C@H](N)C(=O)O", "CC(N)C(=O)O"), (r"C/C=C\C", "CC=CC"), ("CC(C)[C@H](F)O", "CC(C)C(O)F")],
+)
+def test_stereochemistry_is_taken_off(smiles, expected):
+    assert without_stereo(smiles) == expected
 
 
 def test_the_limit_counts_canonical_smiles_not_the_text_found():

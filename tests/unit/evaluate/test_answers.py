@@ -9,7 +9,7 @@ from raycrp.evaluate.answers import (
     describe_predictions,
     flag_answer,
 )
-from raycrp.evaluate.ranking import Ranked
+from raycrp.evaluate.ranking import Ranked, read_answer
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,17 @@ def test_a_bad_input_is_named_in_one_short_line(task, text, reason, said):
 def test_answers_are_flagged(task, given, answer, is_input, has_new_atoms):
     flagged = flag_answer(Ranked(answer, answer, -1.0, True), task=task, input_text=given)
     assert flagged == Answer(answer, -1.0, True, is_input, has_new_atoms)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_valid"), [("N#[C+][Na]", True), ("CCOC1=C(OCC)C(=C=O)s(O)C=C1", False)]
+)
+def test_answers_that_rdkit_writes_oddly_do_not_end_a_job(text, is_valid):
+    """It would write a dative bond's arrow, and aromatic rings that it cannot read."""
+    smiles, found = read_answer(text)
+    assert found is is_valid
+    answer = flag_answer(Ranked(smiles, text, -1.0, found), task=Task.FORWARD, input_text="CCO")
+    assert answer.has_new_atoms is is_valid
 
 
 def test_an_answer_that_is_no_molecule_is_only_invalid():

@@ -224,6 +224,13 @@ def test_flat_match_at_top_three():
     assert strict_exact_flat(answers, top=1)[0] == strict_exact(answers, top=3)[0] == 0
 
 
+def test_stereo_of_molecules_with_dative_bonds_is_taken_off():
+    """RDKit reads the last bond, that of a carbon which has no room for it, as a dative one."""
+    answers = Answers(["C[C@H](F)O[Li][CH3+]"], [["C[C@@H](F)O[Li][CH3+]"]])
+    assert strict_exact(answers, top=1).tolist() == [0]
+    assert strict_exact_flat(answers, top=1).tolist() == [1]
+
+
 def test_a_truth_that_does_not_parse_is_never_matched():
     answers = Answers(["C1CC"], [["C1CC"]])
     assert strict_exact(answers, top=1)[0] == strict_exact_flat(answers, top=1)[0] == 0
