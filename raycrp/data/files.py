@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import re
 import sys
 import zipfile
@@ -182,6 +183,20 @@ def iter_parquet(file: DataFile) -> Iterator[Row]:
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{file.name}: not a readable Parquet file: {_line(error)}") from error
+
+
+def id_text(value: Any) -> str | None:
+    """A row's identifier as text; None where it is missing.
+
+    A whole number may come as 1.0: where some are missing, pandas makes all of them floats.
+
+    Args:
+        value: As the file holds it.
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value)
 
 
 def _open_path(path: str) -> IO[bytes]:

@@ -14,6 +14,7 @@ from raycrp.data.files import (
     Row,
     digest_files,
     find_paths,
+    id_text,
     iter_csv,
     iter_files,
     iter_json,
@@ -226,11 +227,13 @@ def _parse_split(value: Any) -> Split | None:
 
 
 def _parse_id(value: Any, *, default: str) -> str:
-    if value is None or value == "":
+    text = id_text(value)
+    if text is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not (isinstance(value, str) or is_whole):
         raise _RowFaultError(RejectReason.BAD_ID, f"id {_to_text(value)}")
-    return str(value)
+    return text
 
 
 def _parse_notation(value: Any, *, default: Notation) -> Notation:

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from raycrp.chem.reactions import ARROW
 from raycrp.data.files import (
     BrokenRow,
     DataFile,
     Row,
+    id_text,
     iter_csv,
     iter_files,
     iter_json,
@@ -18,6 +20,7 @@ from raycrp.data.files import (
     iter_parquet,
 )
 from raycrp.errors import DataError
+from raycrp.evaluate.ranking import read_answer
 
 STANDARD_INPUT = "-"
 _INPUT_COLUMNS = ("input", "smiles", "SMILES", "reaction")
@@ -125,8 +128,8 @@ def _iter_table(
         if column is None:
             column = _find_column(row, source.column, file=file)
             id_column = _find_id_column(row, source.id_column, file=file)
-        name = None if id_column is None else row.get(id_column)
-        yield _table_row(row.get(column), name=None if name is None else str(name))
+        name = None if id_column is None else id_text(row.get(id_column))
+        yield _table_row(row.get(column), name=name)
     if not num_rows:
         raise DataError(f"{file.name}: the file holds no rows")
 
@@ -141,13 +144,24 @@ def _find_column(row: Row, wanted: str | None, *, file: DataFile) -> str:
     candidates = _INPUT_COLUMNS if wanted is None else (wanted,)
     found = next((name for name in candidates if name in row), None)
     if found is None and wanted is None and len(row) == 1:
-        return next(iter(row))
+        return _lone_column(next(iter(row)), file=file)
     if found is None:
         raise DataError(
             f"{file.name}: no column {' or '.join(repr(name) for name in candidates)}; found "
             f"{', '.join(map(repr, row)) or 'none'}; name it with --column"
         )
     return found
+
+
+def _lone_column(name: str, *, file: DataFile) -> str:
+    """The only column, unless its name shows that the file begins with its first input."""
+    is_headed = file.is_parquet or file.suffix not in (".csv", ".tsv")
+    if is_headed or not all(read_answer(side)[1] for side in name.split(ARROW)):
+        return name
+    raise DataError(
+        f"{file.name}: the first line, '{name}', is an input where the column's name belongs; put "
+        "the line 'smiles' before it, or give the file the ending .smi"
+    )
 
 
 def _find_id_column(row: Row, wanted: str | None, *, file: DataFile) -> str | None:

@@ -103,6 +103,15 @@ def test_broken_lines_are_rows_with_a_fault(tmp_path):
     assert broken.input == '{"input": "C'
 
 
+def test_whole_numbers_that_pandas_made_floats_are_ids(tmp_path):
+    rows = [{**instruction(), "id": number} for number in (1.0, float("nan"), 12.0)]
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    found = list(read_rows(data_config(path), seed=0))
+    assert [row.fault for row in found] == [None] * 3
+    assert [row.source_id for row in found] == ["1", "row-1", "12"]
+
+
 def test_a_row_without_id_is_named_by_its_place(tmp_path):
     rows = read_instructions(tmp_path, [instruction(id=None), instruction(id="x")])
     assert [row.source_id for row in rows] == ["row-0", "x"]

@@ -96,6 +96,22 @@ def test_a_lone_column_needs_no_name(tmp_path):
     assert read(tmp_path / "x.csv") == [InputRow("CCO")]
 
 
+@pytest.mark.parametrize("first", ["CCO", "CCO.CCN>>CC"])
+def test_a_first_input_is_not_taken_for_the_name_of_the_column(tmp_path, first):
+    (tmp_path / "x.csv").write_text(f"{first}\nCCN\n")
+    with pytest.raises(DataError, match=f"'{first}', is an input where the column's name"):
+        read(tmp_path / "x.csv")
+    assert read(tmp_path / "x.csv", column=first) == [InputRow("CCN")]
+
+
+def test_names_that_are_numbers(tmp_path):
+    values = pa.array([1.0, None, 2.5])
+    pq.write_table(pa.table({"smiles": ["C", "CC", "CCC"], "id": values}), tmp_path / "x.parquet")
+    pq.write_table(pa.table({"smiles": ["C"], "id": [float("nan")]}), tmp_path / "y.parquet")
+    assert [row.id for row in read(tmp_path / "x.parquet")] == ["1", None, "2.5"]
+    assert [row.id for row in read(tmp_path / "y.parquet")] == [None]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
