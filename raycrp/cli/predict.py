@@ -98,7 +98,13 @@ def predict(
     if output is None:
         form = written or OutputFormat.TABLE
         outcome = print_predictions(
-            folder, source, settings=settings, device=place, file_format=form, stream=sys.stdout
+            folder,
+            source,
+            settings=settings,
+            device=place,
+            file_format=form,
+            stream=sys.stdout,
+            problems=sys.stderr,
         )
     else:
         configure_logging(verbose)

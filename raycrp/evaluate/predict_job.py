@@ -24,7 +24,7 @@ from raycrp.data.files import digest_files
 from raycrp.errors import DataError
 from raycrp.evaluate.answers import Prediction, Rejection, describe_predictions
 from raycrp.evaluate.calibration import CALIBRATION_FILE
-from raycrp.evaluate.inputs import InputRow, InputSource, iter_inputs
+from raycrp.evaluate.inputs import STANDARD_INPUT, InputRow, InputSource, iter_inputs
 from raycrp.evaluate.model_folder import MODEL_FILE, ModelFolder
 from raycrp.evaluate.outputs import answers_table, encode_answers, split_rejects
 from raycrp.evaluate.predict import Predictor
@@ -51,6 +51,7 @@ def print_predictions(
     device: Device,
     file_format: OutputFormat,
     stream: TextIO,
+    problems: TextIO,
 ) -> Outcome:
     """Answer here and now, without Ray, a chunk of rows at a time.
 
@@ -61,6 +62,7 @@ def print_predictions(
         device: Where the models run.
         file_format: ``table`` for people, ``csv`` or ``jsonl``.
         stream: Where answers go; in a table rejected rows go there too.
+        problems: Where a line for each rejected row goes otherwise.
 
     Returns:
         How many rows were answered and rejected.
@@ -81,7 +83,9 @@ def print_predictions(
         if file_format is OutputFormat.TABLE:
             stream.write(f"{describe_predictions(predictions)}\n\n")
         else:
-            answered, _ = split_rejects(table)
+            answered, rejected = split_rejects(table)
+            for row in rejected.to_pylist():
+                problems.write(f"rejected: row {row['row']}: {row['reject_detail']}\n")
             is_first = first_row == 0
             text = encode_answers(answered, file_format=file_format, has_header=is_first)
             stream.write(text.decode())
@@ -120,6 +124,7 @@ def run_predict_job(
     started = time.monotonic()
     ModelFolder(model).check_task(settings.task)
     target = PredictionTarget(output, file_format=file_format)
+    _check_apart(target, source=source)
     work = RunFolder(str(target.path.parent), f"{target.path.name}.work")
     digest = _read_inputs(work, source, model=model, settings=settings, job=job)
     state: dict[str, Any] = work.read_json(_JOB) if work.exists(_JOB) else {}
@@ -196,6 +201,17 @@ class BlockAnswerer:
         ]
 
 
+def _check_apart(target: PredictionTarget, *, source: InputSource) -> None:
+    """Refuse an output where the same command would next time find it among its inputs."""
+    if source.path is None or source.path == STANDARD_INPUT or "://" in source.path:
+        return
+    folder = Path(source.path).expanduser().resolve()
+    if folder.is_dir() and target.path.is_relative_to(folder):
+        raise DataError(
+            f"{target.path} lies in the folder of the inputs, {folder}; give another --output"
+        )
+
+
 def _read_inputs(
     work: RunFolder,
     source: InputSource,
@@ -221,8 +237,9 @@ def _read_inputs(
 
 def _start(work: RunFolder, *, digest: str) -> dict[str, Any]:
     """A job's first state; what other inputs or settings left goes."""
-    for folder in (_ANSWERS, _INPUTS):
-        work.delete(folder)
+    # The state first: cut off in between, these inputs must not pass for those of before.
+    for name in (_JOB, _ANSWERS, _INPUTS):
+        work.delete(name)
     _move(work, _NEW_INPUTS, _INPUTS)
     state = {"digest": digest, "is_done": False}
     work.write_json(_JOB, state)

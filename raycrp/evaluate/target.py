@@ -1,5 +1,6 @@
 """The output of predictions: a file that appears whole, or a folder of one file a block."""
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ _SUFFIXES = {
     ".json": OutputFormat.JSONL,
     ".parquet": OutputFormat.PARQUET,
 }
+
+# A path is without the second of the two slashes.
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,14 @@ class PredictionTarget:
         file_format: Form of the files of a folder; Parquet if None.
 
     Raises:
-        DataError: If the ending is unknown, or says otherwise than the form.
+        DataError: If it is a URI, the ending is unknown, or says otherwise than the form.
     """
 
     def __init__(self, output: Path, *, file_format: OutputFormat | None) -> None:
+        if _URI.match(str(output)):
+            raise DataError(
+                f"{output} looks like a URI; give a file or folder on a disk that all nodes see"
+            )
         self.path = output.expanduser().resolve()
         by_suffix = _SUFFIXES.get(self.path.suffix.lower())
         self._is_file = by_suffix is not None
@@ -99,6 +107,9 @@ class PredictionTarget:
                 answers.add(kept)
                 if rejected.num_rows:
                     rejects.add(rejected)
+            if not outcome.num_rejected:
+                # Those of another job, whose answers are gone.
+                rejects_path.unlink(missing_ok=True)
         return outcome
 
     def _write_folder(self, blocks: Iterable[pa.Table]) -> Outcome:

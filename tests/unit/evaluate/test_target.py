@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -74,6 +75,21 @@ def test_without_rejects_there_is_no_file_of_them(tmp_path):
     table = answers_table([ANSWERED], rows=[InputRow("OCC")], first_row=0)
     PredictionTarget(tmp_path / "out.csv", file_format=None).write([table])
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_rejects_of_a_job_before_do_not_stay(tmp_path):
+    path = tmp_path / "out.csv"
+    PredictionTarget(path, file_format=None).write(blocks())
+    path.unlink()
+    table = answers_table([ANSWERED], rows=[InputRow("OCC")], first_row=0)
+    PredictionTarget(path, file_format=None).write([table])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/out.csv", "gs://bucket/folder"])
+def test_a_uri_is_not_taken_for_a_folder_here(name):
+    with pytest.raises(DataError, match="looks like a URI"):
+        PredictionTarget(Path(name), file_format=None)
 
 
 def test_what_breaks_leaves_nothing(tmp_path):
