@@ -21,15 +21,32 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str) -> "Predictor":
+def load(
+    path: str,
+    *,
+    device: str = "auto",
+    num_beams: int = 5,
+    num_reaction_types: int = 1,
+    num_spellings: int = 1,
+) -> "Predictor":
     """The predictor of a run folder or an exported model; needs no Ray.
 
     Args:
         path: A run folder whose train stage is done, or its ``model`` folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        num_beams: Beams of the search.
+        num_reaction_types: Most probable reaction types that are decoded and ranked together.
+        num_spellings: Spellings of the input that vote.
 
     Raises:
         ModelError: If neither is there.
     """
     from raycrp.evaluate.predict import load_predictor
 
-    return load_predictor(path)
+    return load_predictor(
+        path,
+        device=device,
+        num_beams=num_beams,
+        num_reaction_types=num_reaction_types,
+        num_spellings=num_spellings,
+    )

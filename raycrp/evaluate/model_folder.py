@@ -130,7 +130,7 @@ def find_model(path: Path | str) -> Path:
 def _read_card(folder: Path) -> Mapping[str, Any]:
     path = folder / MODEL_FILE
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        card: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} is no exported model: it has no {MODEL_FILE}; give a run folder whose "
@@ -138,12 +138,13 @@ def _read_card(folder: Path) -> Mapping[str, Any]:
         ) from error
     except ValueError as error:
         raise ModelError(f"{path} is not JSON; export the model again") from error
-    if card.get("format") != MODEL_FORMAT:
+    found = card.get("format") if isinstance(card, dict) else None
+    if found != MODEL_FORMAT:
         raise ModelError(
-            f"{path} has format {card.get('format')!r}, expected {MODEL_FORMAT}; export the model "
+            f"{path} has format {found!r}, expected {MODEL_FORMAT}; export the model "
             "again with this version"
         )
-    return card
+    return dict(card)
 
 
 def _read_templates(folder: Path) -> Mapping[Task, tuple[Template, ...]]:

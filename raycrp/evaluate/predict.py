@@ -112,7 +112,10 @@ class Predictor:
 
         Raises:
             ModelError: If the model was not trained for the task.
+            ValueError: If ``inputs`` is one text, which would pass for one input a character.
         """
+        if isinstance(inputs, str):
+            raise ValueError(f"inputs must be a list of texts, such as ['{inputs}']")
         task = self._folder.check_task(task)
         checked = [check_input(text, task=task) for text in inputs]
         questions = {

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import raycrp
 from raycrp.choices import Task
 from raycrp.errors import ModelError
 from raycrp.evaluate import model_folder, prompting
@@ -212,6 +213,23 @@ def test_a_type_that_does_not_exist(asked, make_folder):
         Predictor(make_folder()).predict(["CCO"], task="forward", reaction_types=[3])
 
 
+def test_one_text_is_no_list_of_inputs(asked, make_folder):
+    with pytest.raises(ValueError, match=r"such as \['CCO'\]"):
+        Predictor(make_folder()).predict("CCO", task="forward")
+
+
+def test_loading_takes_what_the_command_line_takes(asked, monkeypatch, make_folder):
+    def score_answers(model, tokenizer, prompts, *, answers, token_budget):
+        return [[-1.0 for _ in rows] for rows in answers]
+
+    monkeypatch.setattr(module, "score_answers", score_answers)
+    folder = str(make_folder(instruction="fixed"))
+    predictor = raycrp.load(folder, device="cpu", num_beams=7, num_reaction_types=2)
+    (prediction,) = predictor.predict(["CCO"], task="forward", top_k=1)
+    assert sum(asked[0][1]["num_beams"]) == 7
+    assert prediction.reaction_types_used == (1, 2)
+
+
 def test_a_run_folder_leads_to_its_model(asked, make_folder, tmp_path):
     make_folder()
     run = tmp_path.parent / f"{tmp_path.name}-run"
@@ -230,6 +248,9 @@ def test_a_folder_that_is_no_model(tmp_path):
 def test_a_damaged_or_strange_card(make_folder):
     folder = make_folder(format=99)
     with pytest.raises(ModelError, match="format 99, expected 1"):
+        Predictor(folder)
+    (folder / "raycrp.json").write_text("[1]")
+    with pytest.raises(ModelError, match="format None, expected 1"):
         Predictor(folder)
     (folder / "raycrp.json").write_text("{")
     with pytest.raises(ModelError, match="not JSON"):
