@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from raycrp.choices import Task
+import yaml
+
+from raycrp.choices import Spelling, Task
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval, bootstrap_differences, bootstrap_intervals
 from raycrp.evaluate.prompt_job import PREDICTIONS_DIR
@@ -17,8 +19,9 @@ from raycrp.evaluate.tables import (
     PairedScores,
     format_interval,
     pair_scores,
+    spelling_note,
 )
-from raycrp.run import RunFolder
+from raycrp.run import STARTED, SUCCESS, RunFolder
 from raycrp.schemas import Split
 
 _COLUMNS = ["row_id", "reaction_key", "task", "input", "output"]
@@ -78,16 +81,18 @@ class Comparison:
     """Two runs on the same test rows.
 
     Args:
-        names: Names of the runs.
+        names: Names of the runs; where they go by the same, what tells them apart.
         num_shared: Rows by task that both answered.
         num_unshared: Rows by task that only the first and only the second run answered.
         differences: All scores.
+        notes: What is to be known of the scores.
     """
 
     names: tuple[str, str]
     num_shared: Mapping[str, int]
     num_unshared: Mapping[str, tuple[int, int]]
     differences: Sequence[Difference]
+    notes: Sequence[str] = ()
 
 
 def compare_runs(
@@ -102,7 +107,7 @@ def compare_runs(
         seed: Seed of the draws.
 
     Raises:
-        RunError: If a run has no predictions, or the runs have other test data.
+        RunError: If a run is not scored, or the runs have other test data.
     """
     tasks = _shared_tasks(first, second)
     _check_same_data(first, second, tasks=tasks)
@@ -114,8 +119,11 @@ def compare_runs(
             "the same evaluate.max_rows and run.seed"
         )
     pairs = [(rows[0][key], rows[1][key]) for key in shared]
+    names = (first.name, second.name)
+    if first.name == second.name:
+        names = (first.uri(), second.uri())
     return Comparison(
-        names=(first.name, second.name),
+        names=names,
         num_shared=Counter(key.task for key in shared),
         num_unshared={
             task: (
@@ -125,6 +133,11 @@ def compare_runs(
             for task in tasks
         },
         differences=_compare_tasks(pairs, num_resamples=num_resamples, seed=seed),
+        notes=[
+            f"published scores of {name}: {note}"
+            for name, run in zip(names, (first, second), strict=True)
+            if (note := _spelling_note(run))
+        ],
     )
 
 
@@ -146,6 +159,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "rows_of_one_run_alone": {
             task: list(counts) for task, counts in comparison.num_unshared.items()
         },
+        "notes": list(comparison.notes),
         "scores": scores,
     }
 
@@ -160,6 +174,7 @@ def comparison_as_markdown(comparison: Comparison) -> str:
             f"- {task}: {number:,} rows shared; {alone[0]:,} answered by {first} alone and "
             f"{alone[1]:,} by {second} alone are left out"
         )
+    lines += [f"- {note}" for note in comparison.notes]
     lines += [
         "",
         "Differences are second minus first, paired by reaction, with 95 % bootstrap intervals; "
@@ -274,6 +289,11 @@ def _shared_tasks(first: RunFolder, second: RunFolder) -> list[str]:
             raise RunError(
                 f"{run.uri()} has no predictions; give a run whose evaluate stage is done"
             )
+        if run.exists(f"evaluate/{STARTED}") and not run.exists(f"evaluate/{SUCCESS}"):
+            raise RunError(
+                f"{run.uri()} has answered a part of its test rows only; repeat its command, which "
+                "goes on with the evaluate stage"
+            )
         table = run.read_table(PREDICTIONS_DIR, columns=["task"])
         both.append(set(table["task"].unique().to_pylist()))
     shared = [task.value for task in Task if task.value in both[0] & both[1]]
@@ -283,6 +303,15 @@ def _shared_tasks(first: RunFolder, second: RunFolder) -> list[str]:
             f"{', '.join(sorted(both[1]))}; runs must have a task in common"
         )
     return shared
+
+
+def _spelling_note(run: RunFolder) -> str:
+    """What is to be said of a run's published scores; its settings may be of another version."""
+    if not run.exists("config.yaml"):
+        return ""
+    settings = yaml.safe_load(run.read_bytes("config.yaml"))
+    spelling = settings.get("train", {}).get("spelling", Spelling.CANONICAL)
+    return spelling_note(Spelling(spelling))
 
 
 def _check_same_data(first: RunFolder, second: RunFolder, *, tasks: Sequence[str]) -> None:

@@ -56,8 +56,8 @@ class Answer:
             the reaction lacks, each molecule counted as often as it is written.
         passes_round_trip: Whether the forward task of the same model makes the input of it; None
             where that was not asked.
-        confidence: Calibrated probability that the answer is right; None where the model has no
-            calibration.
+        confidence: Probability that the answer is right, by the curve learned from best answers; 0
+            where it is invalid, None where the model has no calibration.
     """
 
     smiles: str

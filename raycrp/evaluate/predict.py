@@ -13,6 +13,7 @@ from raycrp.evaluate.answers import (
     describe_predictions,
     flag_answer,
 )
+from raycrp.evaluate.calibration import Calibration
 from raycrp.evaluate.model_folder import MODEL_FILE, MODEL_FORMAT, ModelFolder, find_model
 from raycrp.evaluate.prompting import Plan, Prompter, Question, SearchSettings
 from raycrp.evaluate.ranking import missing_answers, rank_answers
@@ -249,10 +250,7 @@ class Predictor:
         calibration = self._folder.calibrations.get(task)
         answers = [flag_answer(each, task=task, input_text=plan.text) for each in ranked[:top_k]]
         if calibration is not None:
-            answers = [
-                replace(each, confidence=calibration.confidence(each.log_probability))
-                for each in answers
-            ]
+            answers = [replace(each, confidence=_confidence(each, calibration)) for each in answers]
         if len(plan.variants) == 1:
             raw = [(each.text, each.log_probability) for each in found[0]]
         else:
@@ -285,6 +283,10 @@ class Predictor:
             )
             for prediction, row in zip(found, passed, strict=True)
         ]
+
+
+def _confidence(answer: Answer, calibration: Calibration) -> float:
+    return calibration.confidence(answer.log_probability) if answer.is_valid else 0.0
 
 
 def load_predictor(

@@ -153,6 +153,34 @@ def test_runs_without_predictions_tasks_or_rows_in_common_are_refused(tmp_path):
         compare_runs(first, rest, **SETTINGS)
 
 
+def test_another_spelling_of_targets_is_noted(tmp_path):
+    rows = rows_of(10)
+    first, second = (write_run(tmp_path, name, rows, right=range(5)) for name in "ab")
+    first.write_bytes("config.yaml", b"train: {spelling: canonical, gone: 1}")
+    second.write_bytes("config.yaml", b"train: {spelling: aligned}")
+    comparison = compare_runs(first, second, **SETTINGS)
+    (note,) = comparison.notes
+    assert note.startswith("published scores of b: too low, since")
+    assert f"- {note}" in comparison_as_markdown(comparison).splitlines()
+    assert comparison_as_json(comparison)["notes"] == [note]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    rows = rows_of(10)
+    first, second = (write_run(tmp_path / at, "r", rows, right=range(5)) for at in "xy")
+    assert compare_runs(first, second, **SETTINGS).names == (first.uri(), second.uri())
+
+
+def test_a_run_that_is_still_answering_is_refused(tmp_path):
+    rows = rows_of(10)
+    first, second = (write_run(tmp_path, name, rows, right=range(5)) for name in "ab")
+    second.write_json("evaluate/_STARTED.json", {"digest": "d"})
+    with pytest.raises(RunError, match=r"b has answered a part of its test rows only"):
+        compare_runs(first, second, **SETTINGS)
+    second.write_json("evaluate/_SUCCESS.json", {"digest": "d"})
+    compare_runs(first, second, **SETTINGS)
+
+
 def test_json_and_markdown_hold_every_score(tmp_path):
     rows = rows_of(NUM_REACTIONS)
     first = write_run(tmp_path, "a", rows, right=range(10))

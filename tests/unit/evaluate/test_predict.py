@@ -187,6 +187,17 @@ def test_confidence_comes_from_the_file_beside_the_model(asked, make_folder):
         Predictor(folder).predict(["CCO"], task="forward")
 
 
+def test_an_answer_that_is_no_molecule_cannot_be_right(asked, monkeypatch, make_folder):
+    folder = make_folder()
+    curve = {"slope": 1.0, "offset": 0.0, "num_rows": 9}
+    (folder / "calibration.json").write_text(json.dumps({"forward": curve}))
+    found = [Hypothesis("C1", 0.0, (1,)), Hypothesis("C", -1.0, (2,))]
+    monkeypatch.setattr(module, "beam_search", lambda *_, **__: [found])
+    (prediction,) = Predictor(folder).predict(["CCO"], task="forward", top_k=2)
+    expected = pytest.approx([0, 1 / (1 + math.e)])
+    assert [each.confidence for each in prediction.answers] == expected
+
+
 def test_more_answers_than_beams_widen_the_search(asked, make_folder):
     predictor = Predictor(make_folder(), num_beams=3)
     predictor.predict(["CCO"], task="forward", top_k=7)
