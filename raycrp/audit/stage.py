@@ -26,6 +26,7 @@ from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.evaluate.model_folder import MODEL_DIR, MODEL_FILE
 from raycrp.evaluate.tables import AnsweredRow
+from raycrp.plan import Stage, needed_stages
 from raycrp.run import STARTED, SUCCESS, RunFolder
 from raycrp.schemas import Split
 
@@ -44,8 +45,9 @@ def run_audit(config: Config, run: RunFolder, *, max_rows: int | None = None) ->
         max_rows: Test rows of each task at most; those that the run answered if None.
 
     Raises:
-        RunError: If the run has no trained model.
+        RunError: If the run has no trained model, or is not finished.
     """
+    _check_finished(run)
     digest = _digest(run, max_rows=max_rows)
     if _read_digest(run, SUCCESS) == digest:
         logger.info("audit: done already")
@@ -67,6 +69,8 @@ def _carry_out(config: Config, run: RunFolder, *, max_rows: int | None) -> Audit
     clusterings = read_clusterings(config, run) if uses_types else {}
     rows = describe_rows(config, run, clusterings=clusterings)
     test = rows.filter(pc.equal(rows["split"], Split.TEST.value))
+    if not test.num_rows:
+        raise RunError(f"{run.uri()} has no test rows of {', '.join(config.model_tasks)}")
     types = name_test_rows(config, run, rows) if uses_types else {}
     answers = _ask(config, run, test, types=types)
     settings: dict[str, Any] = {
@@ -159,10 +163,20 @@ def _describe(config: Config, run: RunFolder, test: pa.Table) -> dict[str, str]:
     }
 
 
-def _digest(run: RunFolder, *, max_rows: int | None) -> str:
-    """What the audit depends on: the trained model, the rows answered, and what was asked for."""
+def _check_finished(run: RunFolder) -> None:
+    """Make sure that no stage was begun anew: its model would be of other rows and settings."""
     if not run.exists(f"{MODEL_DIR}/{MODEL_FILE}"):
         raise RunError(f"{run.uri()} has no trained model; give a run whose train stage is done")
+    for stage in needed_stages(Stage.EVALUATE):
+        if run.exists(f"{stage}/{STARTED}") and not run.exists(f"{stage}/{SUCCESS}"):
+            raise RunError(
+                f"{run.uri()} was cut off in its stage {stage}, and its model may be of another "
+                "attempt; repeat the command of the run, then audit it"
+            )
+
+
+def _digest(run: RunFolder, *, max_rows: int | None) -> str:
+    """What the audit depends on: the trained model, the rows answered, and what was asked for."""
     markers = [
         run.read_json(f"{stage}/{SUCCESS}")["digest"] if run.exists(f"{stage}/{SUCCESS}") else ""
         for stage in ("train", "evaluate")
