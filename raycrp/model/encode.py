@@ -217,7 +217,16 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if _is_partitioned(model) else torch.inference_mode():
             yield
     finally:
         model.train(was_training)
+
+
+def _is_partitioned(model: torch.nn.Module) -> bool:
+    """Whether ZeRO 3 gathers the weights as they are needed.
+
+    It may keep what it gathered for the next training step, where a tensor that was made in
+    inference mode is refused.
+    """
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())

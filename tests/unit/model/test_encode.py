@@ -125,6 +125,15 @@ def test_evaluating_restores_the_mode_after_an_error():
     assert layer.training
 
 
+def test_what_zero_3_gathers_for_an_evaluation_can_be_trained_with():
+    layer = torch.nn.Linear(2, 1)
+    layer.weight.ds_id = 0
+    with evaluating(layer):
+        gathered = layer.weight * 1.0
+        assert not gathered.requires_grad
+    (torch.ones(2, requires_grad=True) * gathered).sum().backward()
+
+
 @given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 120))
 @settings(max_examples=200, deadline=None)
 def test_batches_hold_every_row_once_within_the_budget(lengths, token_budget):
