@@ -1,8 +1,9 @@
 """Watches for a cloud's notice that this node is about to go, and drains it from Ray.
 
-Run it on every spot node beside Ray: ``python -m raycrp.train.spot aws`` (or ``gcp``). Training
-hears of the drained node, saves a checkpoint at once, and goes on without it. Another cloud needs
-one class with `seconds_left` and one entry in ``SOURCES``.
+It runs on every worker of ``cluster/aws.yaml`` and ``cluster/gcp.yaml``, beside Ray:
+``python -m raycrp.train.spot aws`` (or ``gcp``). Training hears of the drained node, saves a
+checkpoint at once, and goes on without it. Another cloud needs one class with `seconds_left` and
+one entry in ``SOURCES``.
 """
 
 import json
@@ -23,6 +24,7 @@ _POLL_S = 5.0
 _TIMEOUT_S = 2.0
 _AWS_TOKEN_S = 21_600
 _GCP_GRACE_S = 30.0
+_DRAIN_S = 5.0
 
 
 class NoticeSource(Protocol):
@@ -70,7 +72,8 @@ class GcpNotices:
         """Time until the node goes; None while there is no notice."""
         path = "/computeMetadata/v1/instance/preempted"
         answer = _ask(self.host, "GET", path, {"Metadata-Flavor": "Google"})
-        return _GCP_GRACE_S if answer == "TRUE" else None
+        # The notice names no time, and may have been there since the last look.
+        return _GCP_GRACE_S - _POLL_S if answer == "TRUE" else None
 
 
 SOURCES: Mapping[str, Callable[[], NoticeSource]] = {"aws": AwsNotices, "gcp": GcpNotices}
@@ -102,9 +105,10 @@ def drain_this_node(seconds: float) -> None:
     Args:
         seconds: Time until the node goes.
     """
+    # Ray counts from when it hears of it, and the last checkpoint comes shortly before the end.
+    told = max(1, int(seconds - _DRAIN_S))
     command = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    command += ["--reason-message", "spot notice"]
-    command += ["--deadline-remaining-seconds", str(max(1, int(seconds)))]
+    command += ["--reason-message", "spot notice", "--deadline-remaining-seconds", str(told)]
     subprocess.run(command, check=True)  # noqa: S603
 
 

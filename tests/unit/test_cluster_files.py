@@ -12,6 +12,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from raycrp.train.spot import SOURCES
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 LAUNCHER_FILES = ["aws.yaml", "gcp.yaml", "onprem.yaml"]
@@ -117,6 +119,16 @@ class TestRayUp:
             assert is_spot(cheap["node_config"])
             assert not is_spot(dear["node_config"])
         assert not is_spot(types["head"]["node_config"])
+
+    @pytest.mark.parametrize("name", CLOUD_FILES)
+    def test_workers_watch_for_the_notice_of_their_cloud(self, name):
+        start, watch = load(name)["worker_start_ray_commands"][-2:]
+        cloud = name.removesuffix(".yaml")
+        assert "ray start" in start
+        assert f"python -m raycrp.train.spot {cloud} " in watch
+        assert cloud in SOURCES
+        assert watch.startswith("setsid nohup ")
+        assert watch.endswith("&")
 
     def test_aws_offers_the_three_v100_machines(self):
         types = load("aws.yaml")["available_node_types"]

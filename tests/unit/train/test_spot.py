@@ -6,7 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from raycrp.train.spot import AwsNotices, GcpNotices, main, watch
+from raycrp.train import spot
+from raycrp.train.spot import AwsNotices, GcpNotices, drain_this_node, main, watch
 
 TOKEN = "secret"
 ACTION = "/latest/meta-data/spot/instance-action"
@@ -63,7 +64,8 @@ def test_aws_notice_tells_the_seconds_left(service):
 def test_gcp_notice(service):
     assert GcpNotices(service.host).seconds_left() is None
     service.notices[PREEMPTED] = "TRUE"
-    assert GcpNotices(service.host).seconds_left() == 30
+    # Half a minute ahead, of which up to five seconds went by since the look before.
+    assert GcpNotices(service.host).seconds_left() == 25
 
 
 @pytest.mark.parametrize("source", [AwsNotices, GcpNotices])
@@ -75,7 +77,7 @@ def test_watching_drains_once_when_the_notice_comes(service):
     drained = []
     threading.Timer(0.15, service.notices.update, [{PREEMPTED: "TRUE"}]).start()
     watch(GcpNotices(service.host), drain=drained.append, poll_s=0.02)
-    assert drained == [30]
+    assert drained == [25]
 
 
 def test_a_drain_that_ray_does_not_take_is_asked_for_again(service):
@@ -88,7 +90,16 @@ def test_a_drain_that_ray_does_not_take_is_asked_for_again(service):
 
     service.notices[PREEMPTED] = "TRUE"
     watch(GcpNotices(service.host), drain=drain, poll_s=0.02)
-    assert asked == [30, 30, 30]
+    assert asked == [25, 25, 25]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(119.6, "114"), (25.0, "20"), (3.0, "1")])
+def test_ray_is_told_a_time_before_the_end(monkeypatch, seconds, told):
+    commands = []
+    monkeypatch.setattr(spot.subprocess, "run", lambda command, check: commands.append(command))
+    drain_this_node(seconds)
+    assert commands[0][:2] == ["ray", "drain-node"]
+    assert commands[0][-2:] == ["--deadline-remaining-seconds", told]
 
 
 def test_an_unknown_cloud_is_refused(capsys):
