@@ -55,6 +55,9 @@ LABEL_TOKEN_BUDGET = 16_384
 TARGET_VS_PLAIN = 2.5
 TARGET_LABEL = 50.0
 
+Way = Callable[[], tuple[Any, float]]
+"""Does the same work in one of several ways; gives what comes out, and the CPU seconds."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and say whether the targets are met."""
@@ -190,16 +193,19 @@ def compare_labels(
     )
     asked = inputs[-num_rows:]
     prompts = [annotation_prompt(text, task=Task.FORWARD, num_types=NUM_TYPES) for text in asked]
-    vectors = encode(labeler, prompts)
-    head = fit_head(
-        vectors,
-        labels[-num_rows:],
-        num_types=NUM_TYPES,
-        valid_vectors=vectors[:0],
-        valid_labels=labels[:0],
-        seed=0,
-        max_epochs=2,
-    )
+    ways = ways_after_encoder(labeler, prompts)
+    ways |= ways_from_text(labeler, asked, prompts=prompts)
+    ways |= head_ways(labeler, prompts, labels=labels[-num_rows:])
+    seconds, found = repeat_ways(ways, num_repeats=num_repeats)
+    written, scores = found["search"], found["scores"]
+    best = [str(number) for number in scores.argmax(axis=1)]
+    equal = np.mean([text == other for text, other in zip(written, best, strict=True)])
+    print(f"labels: {num_rows} rows, {NUM_TYPES} types, {equal:.2f} of labels equal")
+    return print_label_ratios(seconds, num_rows=num_rows)
+
+
+def ways_after_encoder(labeler: T5Labeler, prompts: Sequence[str]) -> dict[str, Way]:
+    """The library's search and our scores, both from what the encoder says."""
     model, tokenizer = labeler.model, labeler.tokenizer
     paths = label_token_ids(tokenizer, label_names(NUM_TYPES))
 
@@ -220,23 +226,42 @@ def compare_labels(
         pad(tokenizer, [prompts[place] for place in places])
         for places in length_batches(lengths, token_budget=LABEL_TOKEN_BUDGET)
     ]
-    ways: dict[str, Callable[[], tuple[Any, float]]] = {
+    return {
         "search after encoder": lambda: timed_after_encoder(search_label, model, arrived),
         "scores after encoder": lambda: timed_after_encoder(score, model, by_length),
+    }
+
+
+def ways_from_text(
+    labeler: T5Labeler, asked: Sequence[str], *, prompts: Sequence[str]
+) -> dict[str, Way]:
+    """The library's search, our scores, and the encoder's pass that bounds what they can win."""
+    model, tokenizer = labeler.model, labeler.tokenizer
+    return {
         "search": lambda: timed(
             lambda texts: generate(model, tokenizer, texts, num_beams=NUM_BEAMS), prompts
         ),
         "scores": lambda: timed(labeler.scores, asked),
         "encoder": lambda: timed(lambda texts: encode(labeler, texts), prompts),
+    }
+
+
+def head_ways(labeler: T5Labeler, prompts: Sequence[str], *, labels: Any) -> dict[str, Way]:
+    """The head from the text on, and on vectors that are there already."""
+    vectors = encode(labeler, prompts)
+    head = fit_head(
+        vectors,
+        labels,
+        num_types=NUM_TYPES,
+        valid_vectors=vectors[:0],
+        valid_labels=labels[:0],
+        seed=0,
+        max_epochs=2,
+    )
+    return {
         "head": lambda: timed(lambda texts: head.predict(encode(labeler, texts)), prompts),
         "head on vectors": lambda: timed(head.predict, vectors),
     }
-    seconds, found = repeat_ways(ways, num_repeats=num_repeats)
-    written, scores = found["search"], found["scores"]
-    best = [str(number) for number in scores.argmax(axis=1)]
-    equal = np.mean([text == other for text, other in zip(written, best, strict=True)])
-    print(f"labels: {num_rows} rows, {NUM_TYPES} types, {equal:.2f} of labels equal")
-    return print_label_ratios(seconds, num_rows=num_rows)
 
 
 @torch.inference_mode()
@@ -256,7 +281,7 @@ def timed_after_encoder(
 
 
 def repeat_ways(
-    ways: Mapping[str, Callable[[], tuple[Any, float]]], *, num_repeats: int
+    ways: Mapping[str, Way], *, num_repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """CPU seconds of each way and repeat, one way after the other, and what each gives."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -272,6 +297,7 @@ def print_label_ratios(seconds: Mapping[str, list[float]], *, num_rows: int) -> 
     """Print rates, and ratios to the beam search; gives that of scores after the encoder."""
 
     def ratio(slow: str, fast: str) -> float:
+        """Median over repeats of the seconds of one way over those of another."""
         pairs = zip(seconds[slow], seconds[fast], strict=True)
         return statistics.median(one / other for one, other in pairs)
 

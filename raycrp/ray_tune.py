@@ -42,6 +42,7 @@ def run_trials(
     """
 
     def trial_name(trial: Any) -> str:
+        """Name of a trial by what it tries, and of its folder."""
         return name_of(trial.config["trial"])
 
     tuner = tune.Tuner(

@@ -74,6 +74,7 @@ def stage_command(stage: str) -> Callable[..., None]:
     """
 
     def command(arguments: ConfigArguments, verbose: Verbose = False) -> None:
+        """Stands for the stage's own words, which ``--help`` shows."""
         _run_until(stage, arguments, verbose)
 
     command.__doc__ = STAGE_HELP[stage]

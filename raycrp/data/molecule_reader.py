@@ -93,6 +93,7 @@ class MoleculeReader:
         """
 
         def canonical(texts: Sequence[str]) -> str:
+            """One text of several molecules, from what was read ahead."""
             return join_molecules([self._canonical(text, notation) for text in texts])
 
         return make_reaction(roles, canonical=canonical)
@@ -131,6 +132,7 @@ def _end_with_parent() -> None:
     sentinel = parent.sentinel
 
     def wait() -> None:
+        """Sleep until the driver is gone, then go too."""
         connection.wait([sentinel])
         os._exit(1)
 

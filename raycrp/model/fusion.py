@@ -64,6 +64,7 @@ def apply_fusion(model: Any, *, end_id: int) -> None:
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
+        """Encode with a mask that keeps the parts of each row apart."""
         if input_ids is not None:
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)

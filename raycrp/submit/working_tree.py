@@ -38,6 +38,7 @@ def files_to_send(folder: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
 
     def visit(path: Path) -> None:
+        """Note a file's size; folders hold none."""
         if path.is_file():
             sizes[path.relative_to(root).as_posix()] = path.stat().st_size
 

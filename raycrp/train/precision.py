@@ -146,6 +146,7 @@ def _autocast(model: torch.nn.Module, device_type: str, dtype: torch.dtype) -> N
 
     @wraps(plain)
     def forward(*args: Any, **kwargs: Any) -> Any:
+        """The model's own pass, in half precision where that is safe."""
         with torch.autocast(device_type, dtype=dtype):
             return plain(*args, **kwargs)
 
@@ -157,6 +158,7 @@ def _keep_in_fp32(module: Any, device_type: str) -> None:
 
     @wraps(plain)
     def forward(hidden: torch.Tensor) -> torch.Tensor:
+        """The module's own pass, in full precision."""
         with torch.autocast(device_type, enabled=False):
             result: torch.Tensor = plain(hidden.float())
             return result

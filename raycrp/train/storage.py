@@ -52,6 +52,7 @@ def _touch(run: RunFolder, *, source: RunFolder, rank: int) -> None:
 
 def _say_first(run: RunFolder) -> Callable[[tenacity.RetryCallState], None]:
     def say(state: tenacity.RetryCallState) -> None:
+        """Warn of the first failure, not of those that follow it."""
         if state.attempt_number == 1 and state.outcome is not None:
             logger.warning("%s fails, waiting: %s", run.uri(), state.outcome.exception())
 

@@ -92,6 +92,7 @@ def fit_despite_storage(
     """
 
     def fit() -> None:
+        """One attempt, from the newest checkpoint that is whole."""
         wait_for_storage(settings.run, source=settings.source, rank=0)
         tidy_ray_folder(settings.run, num_checkpoints=settings.train.num_checkpoints)
         _make_trainer(settings, callbacks=callbacks).fit()
