@@ -6,6 +6,7 @@ from typing import Any
 
 from raycrp.choices import AblationRow, InstructionChoice, Task
 from raycrp.config import Config
+from raycrp.errors import ConfigError
 from raycrp.plan import Stage
 from raycrp.run import RunFolder, share_stages
 
@@ -66,11 +67,19 @@ def list_trials(config: Config) -> list[Trial]:
 
     Args:
         config: The resolved configuration.
+
+    Raises:
+        ConfigError: If there is none.
     """
     section, tasks = config.ablate, config.data.tasks
     groups = [(task.value, section.single_task_rows) for task in tasks]
     if len(tasks) > 1:
         groups.append((ALL_TASKS, section.multi_task_rows))
+    if not any(rows for _, rows in groups):
+        raise ConfigError(
+            "ablate: no model to train; one task alone needs ablate.single_task_rows, such as "
+            f"[{', '.join(AblationRow)}]"
+        )
     return [
         Trial(group, row, seed) for seed in section.seeds for group, rows in groups for row in rows
     ]

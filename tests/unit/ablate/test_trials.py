@@ -120,6 +120,12 @@ def test_bad_settings_are_one_line_each(section, message):
         load_config([DEMO], [section])
 
 
+def test_one_task_without_single_task_rows_has_no_models():
+    settings = config(data={"tasks": ["forward"]}, ablate={"single_task_rows": []})
+    with pytest.raises(ConfigError, match="no model to train"):
+        list_trials(settings)
+
+
 def test_a_model_cannot_learn_a_task_without_data():
     with pytest.raises(ConfigError, match=r"tasks of data.tasks \(forward\).*found reagent"):
         load_config([DEMO], ["data.tasks=[forward]", "prompt.tasks=[reagent]"])
