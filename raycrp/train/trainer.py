@@ -25,7 +25,7 @@ FAILURE_FILE = "train/failure.json"
 _FAILURES_DIR = "train/failures"
 _ALIKE_S = 30.0
 _POLL_S = 0.2
-_MAX_STORAGE_FAILURES = 10
+_MAX_FITS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
     for leftover in (FAILURE_FILE, _FAILURES_DIR):
         settings.run.delete(leftover)
     try:
-        fit_despite_storage(settings, callbacks=callbacks)
+        fit_despite_failures(settings, callbacks=callbacks)
     except TrainingFailedError as error:
         if not settings.run.exists(FAILURE_FILE):
             raise TrainError(f"training failed: {_first_lines(error)}") from error
@@ -74,12 +74,13 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
         raise getattr(errors, failure["type"], TrainError)(failure["message"])
 
 
-def fit_despite_storage(
+def fit_despite_failures(
     settings: WorkerSettings, *, callbacks: Sequence[Any] = (), longest_wait_s: float = 15.0
 ) -> None:
-    """Fit with Ray Train, anew where storage failed its controller; workers wait by themselves.
+    """Fit with Ray Train, anew where its controller gave up over what passes by itself.
 
-    Ray's controller writes which checkpoints there are, and does not try that twice.
+    It writes which checkpoints there are, and does not try that twice where storage fails; nor
+    does it start workers again where a node went while they were being connected.
 
     Args:
         settings: What to train and how.
@@ -87,7 +88,7 @@ def fit_despite_storage(
         longest_wait_s: Seconds between attempts at most.
 
     Raises:
-        ray.train.TrainingFailedError: If training fails otherwise, or storage again and again.
+        ray.train.TrainingFailedError: If training fails otherwise, or so again and again.
         OSError: If storage does not come back.
     """
 
@@ -98,23 +99,27 @@ def fit_despite_storage(
         _make_trainer(settings, callbacks=callbacks).fit()
 
     tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_storage_failure),
+        retry=tenacity.retry_if_exception(_may_pass),
         wait=tenacity.wait_exponential(max=longest_wait_s),
-        stop=tenacity.stop_after_attempt(_MAX_STORAGE_FAILURES),
-        before_sleep=_say_storage_failed,
+        stop=tenacity.stop_after_attempt(_MAX_FITS),
+        before_sleep=_say_failed,
         reraise=True,
     )(fit)
 
 
-def _is_storage_failure(error: BaseException) -> bool:
+def _may_pass(error: BaseException) -> bool:
+    from ray.exceptions import RayActorError
     from ray.train import ControllerError
+    from torch.distributed import DistNetworkError, DistStoreError
 
-    return isinstance(error, ControllerError) and isinstance(error.controller_failure, OSError)
+    passing = (OSError, RayActorError, DistNetworkError, DistStoreError)
+    return isinstance(error, ControllerError) and isinstance(error.controller_failure, passing)
 
 
-def _say_storage_failed(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    logger.warning("storage failed under Ray's controller, which starts anew: %s", error)
+def _say_failed(state: tenacity.RetryCallState) -> None:
+    error: Any = state.outcome.exception() if state.outcome else None
+    what = "storage" if isinstance(error.controller_failure, OSError) else "a worker"
+    logger.warning("%s failed under Ray's controller, which starts anew: %s", what, error)
 
 
 def _make_trainer(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> Any:

@@ -2,12 +2,14 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train import ControllerError, TrainingFailedError
+from torch.distributed import DistNetworkError
 
 from raycrp.errors import TrainError
 from raycrp.run import RunFolder
 from raycrp.train import trainer
-from raycrp.train.trainer import FAILURE_FILE, fit_despite_storage, leave_failure
+from raycrp.train.trainer import FAILURE_FILE, fit_despite_failures, leave_failure
 
 ERROR = TrainError("this torch has no kernels")
 FAILURE = {"type": "TrainError", "message": "this torch has no kernels"}
@@ -63,7 +65,7 @@ def fit(run, monkeypatch):
         monkeypatch.setattr(trainer, "_make_trainer", lambda *_, **__: SimpleNamespace(fit=one_fit))
         monkeypatch.setattr(trainer, "wait_for_storage", lambda *_, **__: None)
         train = SimpleNamespace(num_checkpoints=1)
-        fit_despite_storage(SimpleNamespace(run=run, source=run, train=train), longest_wait_s=0)
+        fit_despite_failures(SimpleNamespace(run=run, source=run, train=train), longest_wait_s=0)
         return len(fits)
 
     return start
@@ -72,6 +74,17 @@ def fit(run, monkeypatch):
 def test_storage_that_fails_under_rays_controller_is_tried_again(fit):
     gone = ControllerError(OSError("not a directory"))
     assert fit(gone, gone) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(),
+        RayTaskError("init", "traceback", DistNetworkError("reset")).as_instanceof_cause(),
+    ],
+)
+def test_a_node_that_goes_while_workers_are_connected_ends_nothing(fit, error):
+    assert fit(ControllerError(error)) == 2
 
 
 @pytest.mark.parametrize(
