@@ -17,6 +17,8 @@ from raycrp.errors import ClusterError
 GIB = 2**30
 MIN_FREE_MEMORY_BYTES = 4 * GIB
 MIN_FREE_DISK_BYTES = 5 * GIB
+DEVICES = Path("/dev")
+_V100_REMEDY = "pip install torch --index-url https://download.pytorch.org/whl/cu126"
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,13 @@ def check_torch() -> Check:
 
 
 def check_gpus() -> Check:
-    """Every GPU of this machine has kernels in this build of PyTorch."""
+    """Every GPU of this machine is seen by this build of PyTorch, and has kernels in it."""
     try:
         import torch
     except ImportError:
         return Check("gpu", is_ok=False, detail="unknown without torch", remedy="install torch")
     if not torch.cuda.is_available():
-        return Check("gpu", is_ok=True, detail="none on this machine")
+        return _check_no_gpu()
     devices = range(torch.cuda.device_count())
     names = ", ".join(torch.cuda.get_device_name(device) for device in devices)
     missing = missing_kernels(
@@ -89,10 +91,21 @@ def check_gpus() -> Check:
             "gpu",
             is_ok=False,
             detail=f"{names}: this torch has no kernels for {', '.join(missing)}",
-            remedy="install a build that has them; V100 (sm_70): "
-            "pip install torch --index-url https://download.pytorch.org/whl/cu126",
+            remedy=f"install a build that has them; V100 (sm_70): {_V100_REMEDY}",
         )
     return Check("gpu", is_ok=True, detail=names)
+
+
+def _check_no_gpu() -> Check:
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
+    if is_hidden or not any(DEVICES.glob("nvidia[0-9]*")):
+        return Check("gpu", is_ok=True, detail="none on this machine")
+    return Check(
+        "gpu",
+        is_ok=False,
+        detail="an NVIDIA GPU is here that this torch does not see",
+        remedy=f"install a build that fits the driver; V100: {_V100_REMEDY}",
+    )
 
 
 def missing_kernels(capabilities: list[tuple[int, int]], *, architectures: list[str]) -> list[str]:

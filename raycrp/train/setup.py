@@ -227,9 +227,16 @@ def check_gpu(train: TrainConfig) -> None:
     Raises:
         TrainError: Saying what to install.
     """
-    if train.use_gpu:
-        capability = torch.cuda.get_device_capability()
-        check_gpu_kernels(capability, architectures=torch.cuda.get_arch_list())
+    if not train.use_gpu:
+        return
+    if not torch.cuda.is_available():
+        raise TrainError(
+            f"train.use_gpu is true, but torch {torch.__version__} sees no GPU here; unset it, or "
+            "install a torch that fits the GPU and its driver, e.g. for V100 pip install torch "
+            "--index-url https://download.pytorch.org/whl/cu126"
+        )
+    capability = torch.cuda.get_device_capability()
+    check_gpu_kernels(capability, architectures=torch.cuda.get_arch_list())
 
 
 def _load_rows(

@@ -17,7 +17,7 @@ from raycrp.run import RunFolder
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.ray_folder import tidy_ray_folder
 from raycrp.train.session import RAY_DIR, RAY_RUN_NAME, LocalSession, RaySession, Session
-from raycrp.train.setup import WorkerSettings
+from raycrp.train.setup import WorkerSettings, check_gpu
 from raycrp.train.storage import wait_for_storage
 from raycrp.train.worker import run_worker
 
@@ -52,6 +52,7 @@ def train_model(settings: WorkerSettings, *, callbacks: Sequence[Any] = ()) -> N
 def _train_in_process(settings: WorkerSettings) -> None:
     from raycrp.train.deepspeed import prepare_process
 
+    check_gpu(settings.train)
     prepare_process(use_gpu=settings.train.use_gpu)
     join_single_process_group(use_gpu=settings.train.use_gpu)
     session = LocalSession(settings.run, num_checkpoints=settings.train.num_checkpoints)

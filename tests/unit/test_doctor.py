@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from raycrp import doctor
 
@@ -15,6 +16,19 @@ from raycrp import doctor
 )
 def test_gpus_without_kernels_are_named(capabilities, architectures, missing):
     assert doctor.missing_kernels(capabilities, architectures=architectures) == missing
+
+
+@pytest.mark.parametrize(("num_gpus", "is_ok"), [(0, True), (1, False)])
+def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch, tmp_path, num_gpus, is_ok):
+    for number in range(num_gpus):
+        (tmp_path / f"nvidia{number}").touch()
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(doctor, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    check = doctor.check_gpus()
+    assert check.is_ok is is_ok
+    assert ("cu126" in check.remedy) is not is_ok
 
 
 def test_a_machine_that_carries_the_tests_is_well(monkeypatch):

@@ -6,6 +6,7 @@ from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
 from raycrp.train import setup
 from raycrp.train.setup import WorkerSettings, agreed_precision
+from raycrp.train.trainer import train_model
 from raycrp.train.worker import run_worker
 
 V100, A100 = (7, 0), (8, 0)
@@ -50,8 +51,17 @@ def test_a_training_goes_on_in_the_format_of_its_checkpoint(gpus):
 
 
 def test_a_torch_without_kernels_is_refused_before_workers_talk_to_each_other(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: V100)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
     settings = WorkerSettings(None, TRAIN, InstructionChoice.FIXED, refresh_steps=None, seed=0)
     with pytest.raises(TrainError, match=r"no kernels .* cu126"):
         run_worker(settings, session=None)
+
+
+def test_a_gpu_that_torch_does_not_see_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    local = TrainConfig(use_gpu=True, launcher="local")
+    settings = WorkerSettings(None, local, InstructionChoice.FIXED, refresh_steps=None, seed=0)
+    with pytest.raises(TrainError, match=r"torch .* sees no GPU here; .*cu126$"):
+        train_model(settings)
