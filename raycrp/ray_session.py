@@ -84,6 +84,29 @@ def check_cluster_has(needed: Mapping[str, float], *, who: str, what: str, remed
             )
 
 
+def check_only_ray_here(*, who: str) -> None:
+    """Refuse what hangs where several Rays run on this machine.
+
+    Ray Train gives back what a killed training held through Ray's state API, which does not know
+    which of several Rays is meant; what is held is then never free again.
+
+    Args:
+        who: Who asks, to name in the message.
+
+    Raises:
+        ClusterError: If there is another Ray.
+    """
+    from ray._private.services import find_gcs_addresses
+
+    addresses = sorted(find_gcs_addresses())
+    if len(addresses) > 1:
+        raise ClusterError(
+            f"{who} needs the only Ray of a machine, or CPUs of stopped trials are not given back; "
+            f"found {len(addresses)} ({', '.join(addresses)}): wait for the other's end, or join "
+            "it with RAY_ADDRESS"
+        )
+
+
 def _check_reachable(address: str) -> None:
     """Ray itself waits for minutes where nothing listens; a socket knows at once."""
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -20,6 +20,7 @@ from ray.train import UserCallback
 from raycrp.choices import Launcher
 from raycrp.config import SearchConfig, TrainConfig
 from raycrp.errors import DivergedError, TrainError
+from raycrp.ray_session import check_only_ray_here
 from raycrp.ray_tune import run_trials
 from raycrp.run import RunFolder, copy_folder
 from raycrp.schemas import Split
@@ -115,6 +116,7 @@ def _check(settings: WorkerSettings, trials: Sequence[SearchTrial]) -> None:
     for trial in trials:
         check_settings(trial.settings(settings).train)
     check_resources(settings.train)
+    check_only_ray_here(who="train.search")
 
 
 def _run_tune(

@@ -1,11 +1,12 @@
 import pyarrow as pa
 import pytest
 import ray
+from ray._private import services
 from ray._private.state import state
 
 from raycrp.errors import ClusterError
 from raycrp.ray_data import map_shards
-from raycrp.ray_session import connected_ray
+from raycrp.ray_session import check_only_ray_here, connected_ray
 from raycrp.run import RunFolder
 
 
@@ -34,3 +35,12 @@ def test_a_job_does_not_wait_for_a_gpu_that_never_comes(tmp_path, monkeypatch):
             rows_per_shard=1,
             gpus_per_actor=1,
         )
+
+
+def test_work_that_needs_the_only_ray_of_a_machine_names_the_others(monkeypatch):
+    found = {"10.0.0.1:6379"}
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: found)
+    check_only_ray_here(who="train.search")
+    found.add("10.0.0.1:7001")
+    with pytest.raises(ClusterError, match=r"train.search .* found 2 \(10.0.0.1:6379, 10.0.0.1:70"):
+        check_only_ray_here(who="train.search")
