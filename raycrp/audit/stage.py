@@ -47,7 +47,7 @@ def run_audit(config: Config, run: RunFolder, *, max_rows: int | None = None) ->
     Raises:
         RunError: If the run has no trained model, or is not finished.
     """
-    _check_finished(run)
+    check_finished(run)
     digest = _digest(run, max_rows=max_rows)
     if _read_digest(run, SUCCESS) == digest:
         logger.info("audit: done already")
@@ -61,6 +61,25 @@ def run_audit(config: Config, run: RunFolder, *, max_rows: int | None = None) ->
     run.write_bytes(MARKDOWN_PATH, audit_as_markdown(audit).encode())
     run.write_json(f"audit/{SUCCESS}", {"digest": digest})
     logger.info("audit: finished in %.1f s", time.monotonic() - started)
+
+
+def check_finished(run: RunFolder) -> None:
+    """Make sure that no stage was begun anew: the model would be of other rows and settings.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        RunError: If the run has no trained model, or a stage is not finished.
+    """
+    if not run.exists(f"{MODEL_DIR}/{MODEL_FILE}"):
+        raise RunError(f"{run.uri()} has no trained model; give a run whose train stage is done")
+    for stage in needed_stages(Stage.EVALUATE):
+        if run.exists(f"{stage}/{STARTED}") and not run.exists(f"{stage}/{SUCCESS}"):
+            raise RunError(
+                f"{run.uri()} was cut off in its stage {stage}, and its model may be of another "
+                "attempt; repeat the command of the run, then audit it"
+            )
 
 
 def _carry_out(config: Config, run: RunFolder, *, max_rows: int | None) -> Audit:
@@ -161,18 +180,6 @@ def _describe(config: Config, run: RunFolder, test: pa.Table) -> dict[str, str]:
         else f"no RTs, {card['instruction']} instructions",
         "answers": f"{search.num_beams} beams",
     }
-
-
-def _check_finished(run: RunFolder) -> None:
-    """Make sure that no stage was begun anew: its model would be of other rows and settings."""
-    if not run.exists(f"{MODEL_DIR}/{MODEL_FILE}"):
-        raise RunError(f"{run.uri()} has no trained model; give a run whose train stage is done")
-    for stage in needed_stages(Stage.EVALUATE):
-        if run.exists(f"{stage}/{STARTED}") and not run.exists(f"{stage}/{SUCCESS}"):
-            raise RunError(
-                f"{run.uri()} was cut off in its stage {stage}, and its model may be of another "
-                "attempt; repeat the command of the run, then audit it"
-            )
 
 
 def _digest(run: RunFolder, *, max_rows: int | None) -> str:

@@ -71,10 +71,11 @@ def audit(
     run = parse_run(run_folder)
     config = read_run_config(run)
     configure_logging(verbose)
-    from raycrp.audit.stage import MARKDOWN_PATH, run_audit
+    from raycrp.audit.stage import MARKDOWN_PATH, check_finished, run_audit
     from raycrp.ray_session import connected_ray
     from raycrp.report.stage import REPORT_PATH, run_report
 
+    check_finished(run)
     with connected_ray(num_cpus=config.run.num_cpus):
         run_audit(config, run, max_rows=max_rows)
     if run.exists(REPORT_PATH):

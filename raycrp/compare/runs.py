@@ -119,12 +119,13 @@ def compare_runs(
             "the same evaluate.max_rows and run.seed"
         )
     pairs = [(rows[0][key], rows[1][key]) for key in shared]
+    num_shared = Counter(key.task for key in shared)
     names = (first.name, second.name)
     if first.name == second.name:
         names = (first.uri(), second.uri())
     return Comparison(
         names=names,
-        num_shared=Counter(key.task for key in shared),
+        num_shared={task: num_shared[task] for task in tasks},
         num_unshared={
             task: (
                 sum(key.task == task and key not in rows[1] for key in rows[0]),

@@ -104,10 +104,11 @@ def test_a_single_task_run_compares_with_a_run_of_several(tmp_path):
 
 
 def test_all_tasks_together_come_after_each(tmp_path):
-    rows = rows_of(10, tasks=("forward", "reagent"))
-    first = write_run(tmp_path, "a", rows, right=range(0, 20, 2))
+    rows = rows_of(10, tasks=("reagent", "forward"))
+    first = write_run(tmp_path, "a", rows, right=range(1, 20, 2))
     second = write_run(tmp_path, "b", rows, right=range(20))
     comparison = compare_runs(first, second, **SETTINGS)
+    assert list(comparison.num_shared.items()) == [("forward", 10), ("reagent", 10)]
     assert exact_match(comparison, task="forward").difference.value == 0
     assert exact_match(comparison, task="reagent").difference.value == 1
     assert exact_match(comparison, task="all").difference.value == 0.5
