@@ -35,7 +35,8 @@ def load(
         path: A run folder whose train stage is done, or its ``model`` folder.
         device: ``auto``, ``cpu`` or ``cuda``.
         num_beams: Beams of the search.
-        num_reaction_types: Most probable reaction types that are decoded and ranked together.
+        num_reaction_types: Most probable reaction types that are ranked together; beams beyond the
+            answers wanted look for answers under all of them.
         num_spellings: Spellings of the input that vote.
 
     Raises:

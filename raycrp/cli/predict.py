@@ -42,7 +42,12 @@ _Task = Annotated[str, typer.Option(help="forward, retrosynthesis or reagent.", 
 _TopK = Annotated[int, typer.Option(min=1, help="Different answers for each input.")]
 _NumBeams = Annotated[int, typer.Option(min=1, help="Beams of the search.")]
 _NumReactionTypes = Annotated[
-    int, typer.Option(min=1, help="Most probable reaction types ranked together.")
+    int,
+    typer.Option(
+        min=1,
+        help="Most probable reaction types ranked together; beams beyond --top-k look for answers "
+        "under all of them.",
+    ),
 ]
 _NumSpellings = Annotated[int, typer.Option(min=1, help="Spellings of each input that vote.")]
 _RoundTrip = Annotated[
