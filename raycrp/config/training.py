@@ -74,9 +74,10 @@ class TrainConfig(Section):
     """Ray Train workers, or one plain process for debugging."""
     num_workers: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], EXECUTION] = 1
     """Training workers, or ``[least, most]`` where the cluster may shrink and grow."""
-    resize_interval_s: Annotated[float, EXECUTION] = Field(default=300, gt=0)
-    """Seconds between looks for added nodes, where ``num_workers`` is a range; a resize goes back
-    to the newest checkpoint."""
+    resize_interval_s: Annotated[float, EXECUTION] = Field(default=900, gt=0)
+    """Seconds between looks for added nodes, where ``num_workers`` is a range. A resize goes back
+    to the newest checkpoint, so that this should be longer than ``checkpoint_every_s``: nodes that
+    come one by one would else keep training from ever getting to its first checkpoint."""
     cpus_per_worker: Annotated[float, EXECUTION] = Field(default=1, gt=0)
     """CPUs of each worker."""
     use_gpu: Annotated[bool, EXECUTION] = False

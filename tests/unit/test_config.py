@@ -126,6 +126,11 @@ def test_every_setting_has_a_sentence():
     assert check(Config, "") == []
 
 
+def test_a_checkpoint_comes_before_workers_may_be_started_anew_for_an_added_node():
+    train = Config().train
+    assert train.checkpoint_every_s < train.resize_interval_s
+
+
 def test_settings_are_frozen():
     config = Config()
     with pytest.raises(ValueError, match="frozen"):
