@@ -44,9 +44,27 @@ class Meter:
         self._paused_at: tuple[float, float] | None = None
         self._clear()
 
-    def start(self) -> None:
-        """Begin to count now: what was before was no training."""
+    def start(self, carried: Mapping[str, float] | None = None) -> None:
+        """Begin to count now: what was before was no training.
+
+        Args:
+            carried: From `carry`, of the checkpoint that training goes on from.
+        """
         self._clear()
+        if carried is not None:
+            self._carried_loss, self._carried_targets = carried["loss"], carried["targets"]
+
+    def carry(self) -> dict[str, float]:
+        """Loss since the last reading, over all workers, for a checkpoint; every worker calls this.
+
+        The next reading after a resume tells the loss of all its steps then.
+        """
+        loss = self._loss.clone()
+        dist.all_reduce(loss)
+        return {
+            "loss": loss.item() + self._carried_loss,
+            "targets": self._targets + self._carried_targets,
+        }
 
     def add(self, batch: Batch, *, loss: torch.Tensor) -> None:
         """Count a micro batch of this worker."""
@@ -83,7 +101,7 @@ class Meter:
         loss, tokens, places, cpu_s, flops = sums.tolist()
         seconds = max(1e-9, time.monotonic() - self._started - self._paused_s)
         metrics = {
-            "loss": loss / self._targets,
+            "loss": (loss + self._carried_loss) / (self._targets + self._carried_targets),
             "samples_per_s": self._rows / seconds,
             "samples_per_cpu_s": self._rows / max(1e-9, cpu_s),
             "tokens_per_s": tokens / seconds,
@@ -127,7 +145,7 @@ class Meter:
     def _clear(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
         self._tokens = self._places = self._rows = self._targets = self._steps = 0
-        self._flops = 0.0
+        self._flops = self._carried_loss = self._carried_targets = 0.0
         self._started, self._cpu_started = time.monotonic(), time.process_time()
         self._paused_s = self._cpu_paused_s = 0.0
 

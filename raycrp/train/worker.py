@@ -108,6 +108,7 @@ class Worker:
             flops=flop_model(module.config),
             peak_flops=peak_flops(self._engine.device, self._parts.precision),
         )
+        self._carried: dict[str, float] | None = None
         self._metrics: dict[str, float] = {}
         self._tracker: Tracker | None = None
         self._clock = SaveClock(
@@ -125,6 +126,7 @@ class Worker:
             )
             self.progress = loaded.progress
             self._instructions.load_state(loaded.tensors)
+            self._carried = loaded.notes.get("meter")
             if self._average is not None:
                 self._average.load_state(loaded.tensors)
             if self._loss_scale is not None:
@@ -152,7 +154,7 @@ class Worker:
                     checkpoint_interval_s=self._settings.train.checkpoint_every_s,
                     least_loss_scale=None if self._loss_scale is None else MIN_SCALE,
                 )
-            self._meter.start()
+            self._meter.start(self._carried)
             yield
 
     def train_step(self) -> None:
@@ -246,7 +248,9 @@ class Worker:
         tensors = self._instructions.state()
         if self._average is not None:
             tensors |= self._average.state()
-        notes = {} if self._loss_scale is None else {"loss_scale": asdict(self._loss_scale)}
+        notes = {"meter": self._meter.carry()}
+        if self._loss_scale is not None:
+            notes["loss_scale"] = asdict(self._loss_scale)
         folder = save_training(
             self._engine,
             progress=self.progress,
