@@ -1,5 +1,6 @@
 """The output of predictions: a file that appears whole, or a folder of one file a block."""
 
+import glob
 import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -22,6 +23,8 @@ _SUFFIXES = {
     ".parquet": OutputFormat.PARQUET,
 }
 
+# Of the names that ``tempfile`` makes.
+_NUM_RANDOM_CHARS = 8
 # A path is without the second of the two slashes.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -97,6 +100,8 @@ class PredictionTarget:
 
     def _write_file(self, blocks: Iterable[pa.Table]) -> Outcome:
         rejects_path = self.path.with_name(f"{self.path.stem}.rejects{self.path.suffix}")
+        for path in (self.path, rejects_path):
+            _delete_unfinished(path)
         outcome = Outcome()
         with ExitStack() as files:
             answers = _FileWriter(self.path, encode_answers, self._format, files=files)
@@ -124,6 +129,12 @@ class PredictionTarget:
                 data = encode_rejects(rejected, file_format=self._format)
                 folder.write_bytes(f"_rejects/{name}", data)
         return outcome
+
+
+def _delete_unfinished(path: Path) -> None:
+    """Delete what a job leaves beside a file that it is killed in writing; see ``whole_file``."""
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.{'?' * _NUM_RANDOM_CHARS}"):
+        scratch.unlink()
 
 
 class _FileWriter:

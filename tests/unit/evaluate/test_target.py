@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -75,6 +77,16 @@ def test_without_rejects_there_is_no_file_of_them(tmp_path):
     table = answers_table([ANSWERED], rows=[InputRow("OCC")], first_row=0)
     PredictionTarget(tmp_path / "out.csv", file_format=None).write([table])
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_what_a_killed_job_was_writing_does_not_stay(tmp_path):
+    for name in ("out.csv", "out.rejects.csv"):
+        handle, _ = tempfile.mkstemp(prefix=f".{name}.", dir=tmp_path)
+        os.close(handle)
+    (tmp_path / ".out.csv.swp").touch()
+    PredictionTarget(tmp_path / "out.csv", file_format=None).write(blocks())
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".out.csv.swp", "out.csv", "out.rejects.csv"]
 
 
 def test_rejects_of_a_job_before_do_not_stay(tmp_path):
