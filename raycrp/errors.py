@@ -37,7 +37,7 @@ class TrainError(RaycrpError):
 
 
 class DivergedError(TrainError):
-    """Training came to a loss that is no number."""
+    """Training came to a loss that is no number, or to gradients that stay beyond fp16."""
 
 
 class ClusterError(RaycrpError):

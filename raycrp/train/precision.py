@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from raycrp.choices import Precision
-from raycrp.errors import TrainError
+from raycrp.errors import DivergedError, TrainError
 
 _BF16_MAJOR = 8
 _WHEELS = {7: "cu126"}
@@ -124,13 +124,13 @@ class LossScale:
             has_overflow: Whether the step was skipped.
 
         Raises:
-            TrainError: If steps go on overflowing at the smallest scale.
+            DivergedError: If steps go on overflowing at the smallest scale.
         """
         if has_overflow:
             skipped = self.num_skipped + 1
             scale = max(MIN_SCALE, self.scale / 2)
             if self.scale <= MIN_SCALE and skipped >= _MAX_SKIPPED:
-                raise TrainError(
+                raise DivergedError(
                     f"{skipped} steps in a row overflowed in fp16, the last ones at the smallest "
                     f"loss scale ({MIN_SCALE:g}); use train.precision=fp32, or a lower "
                     "train.learning_rate"

@@ -367,7 +367,8 @@ class Worker:
         if self._instructions.is_live:
             metrics["instruction_entropy"] = self._instructions.entropy_bits(self._rows.kept)
         self._track(metrics)
-        check_finite(metrics["loss"], step=self.progress.step)
+        if self._loss_scale is None:  # In fp16 such steps are skipped, and too many end training.
+            check_finite(metrics["loss"], step=self.progress.step)
         if self._meter.is_line_due():
             line = self._meter.progress_line(self.progress, metrics, self._parts.num_steps)
             self._say("%s", line)

@@ -13,6 +13,7 @@ from raycrp.errors import ClusterError, TrainError
 from raycrp.model.t5 import load_backbone
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
+from raycrp.train import batches, worker
 from raycrp.train.checkpoint import manifest_name, stored_checkpoints
 from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
@@ -286,6 +287,21 @@ def test_fp16_trains_like_fp32(unbroken, start):
     assert lines[0]["loss_scale"] == 2.0**16
     assert lines[-2]["skipped_steps"] == 0
     assert settings.run.read_json(RESULT_FILE)["precision"] == "fp16"
+
+
+def test_a_loss_beyond_fp16_costs_its_own_step_alone(start, monkeypatch):
+    calls = []
+
+    def summed_loss(*args, **kwargs):
+        calls.append(None)
+        return batches.summed_loss(*args, **kwargs) * (float("inf") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(worker, "summed_loss", summed_loss)
+    settings = start(precision="fp16", max_steps=4, num_workers=1, log_every_steps=2)
+    train_model(settings)
+    assert settings.run.read_json(RESULT_FILE)["stop_reason"] == "all steps done"
+    lines = [line for line in read_metrics(settings.run) if "loss" in line]
+    assert [line["skipped_steps"] for line in lines] == [0, 1]
 
 
 def test_averaged_weights_are_validated_and_resumed(unbroken, start):
