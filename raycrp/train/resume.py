@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,14 +128,34 @@ def load_training(engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool) 
     """
     with checkpoint.stored.as_local_dir() as folder:
         source = _universal_copy(folder, stored=checkpoint.stored) if is_resized else folder
+        own_settings = [dict(group) for group in engine.optimizer.param_groups]
         # A pickle: only ever read from this run's own storage.
         engine.load_checkpoint(str(source), tag=_STATE_TAG, load_lr_scheduler_states=False)
+        if is_resized:
+            _part_groups(engine.optimizer, own_settings)
         state = json.loads((folder / _PROGRESS_FILE).read_text())
         tensors = load_file(folder / _TENSORS_FILE)
         dist.barrier()
         if is_resized and _is_first_of_node():
             shutil.rmtree(source)
     return LoadedState(Progress(**state["progress"]), tensors, state["notes"])
+
+
+def _part_groups(optimizer: Any, own_settings: Sequence[Mapping[str, Any]]) -> None:
+    """Give each group of parameters its own settings and count of steps again.
+
+    From a universal checkpoint, DeepSpeed's ZeRO 3 gives all groups the settings of the first,
+    weight decay among them, and one common count of steps, which then grows once for each group.
+
+    Args:
+        optimizer: DeepSpeed's, around PyTorch's.
+        own_settings: Of each group, before the checkpoint was loaded.
+    """
+    for group, own in zip(optimizer.param_groups, own_settings, strict=True):
+        group.update({name: value for name, value in own.items() if name != "params"})
+    for state in optimizer.optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
 
 
 def needs_resize(checkpoint: GoodCheckpoint, *, zero_stage: int, world_size: int) -> bool:
