@@ -39,6 +39,9 @@ def run_trials(
         folder: Where Ray Tune keeps its state, relative to the run folder.
         error: Raised, with the reason of the first trial, when some have failed.
         max_failures: Times a trial is started again after its worker was lost.
+
+    Raises:
+        KeyboardInterrupt: If someone stopped it before all trials had ended.
     """
 
     def trial_name(trial: Any) -> str:
@@ -60,10 +63,14 @@ def run_trials(
             verbose=0,
         ),
     )
-    errors = tuner.fit().errors
+    results = tuner.fit()
+    errors = results.errors
     if errors:
         reason = str(errors[0]).strip().splitlines()[-1]
         raise error(
             f"{len(errors)} of {len(points)} trials failed, the first with: {reason}; what has "
             "finished is kept, so that the same command goes on"
         ) from errors[0]
+    if results.num_terminated < len(points):
+        # Ray Tune takes the first interrupt for itself, and returns as if all were done.
+        raise KeyboardInterrupt
