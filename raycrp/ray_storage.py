@@ -21,11 +21,15 @@ logger = logging.getLogger(__name__)
 TIMEOUT_S = 120.0
 
 
-def check_storage(storage: str) -> int:
+def check_storage(
+    storage: str, *, what: str = "run.storage", is_remote_possible: bool = True
+) -> int:
     """Write a file from the driver, read it on each node, and read back what each node wrote.
 
     Args:
         storage: Absolute path or ``pyarrow.fs`` URI that holds the run folders.
+        what: Name of the setting or option that says so, for messages.
+        is_remote_possible: Whether object storage would do.
 
     Returns:
         Number of nodes that were tried.
@@ -33,18 +37,22 @@ def check_storage(storage: str) -> int:
     Raises:
         ClusterError: Naming the nodes that cannot use the storage.
     """
+    remedy = "a folder that they share"
+    if is_remote_possible:
+        remedy = f"object storage that they have rights on (s3://, gs://) or {remedy}"
     probe = RunFolder(storage, f".storage-check-{uuid.uuid4().hex[:12]}")
     try:
         probe.write_bytes("driver", b"driver")
     except OSError as error:
-        raise ClusterError(_describe(storage, [f"{socket.gethostname()}: {error}"])) from error
+        problems = [f"{socket.gethostname()}: {error}"]
+        raise ClusterError(f"{_describe(what, storage, problems)}; give {remedy}") from error
     try:
         with connected_ray():
             problems, num_nodes = _try_nodes(probe)
     finally:
         probe.delete("")
     if problems:
-        raise ClusterError(_describe(storage, problems))
+        raise ClusterError(f"{_describe(what, storage, problems)}; give {remedy}")
     return num_nodes
 
 
@@ -91,11 +99,8 @@ def _try_node(probe: RunFolder, node_id: str) -> str:
     return ""
 
 
-def _describe(storage: str, problems: list[str]) -> str:
-    return (
-        f"run.storage '{storage}' cannot be used from all nodes ({'; '.join(problems)}); give "
-        "object storage that they have rights on (s3://, gs://) or a folder that they share"
-    )
+def _describe(what: str, storage: str, problems: list[str]) -> str:
+    return f"{what} '{storage}' cannot be used from all nodes ({'; '.join(problems)})"
 
 
 def main() -> int:

@@ -99,11 +99,10 @@ def predict(
     )
     place = parse_choice(Device, device, option="--device")
     settings = _settings(PredictSettings, context.params)
-    folder = find_model(model)
     if output is None:
         form = written or OutputFormat.TABLE
         outcome = print_predictions(
-            folder,
+            find_model(model),
             source,
             settings=settings,
             device=place,
@@ -115,7 +114,7 @@ def predict(
         configure_logging(verbose)
         job = _settings(JobSettings, context.params | {"device": place})
         outcome = run_predict_job(
-            folder, source, output=output, file_format=written, settings=settings, job=job
+            model, source, output=output, file_format=written, settings=settings, job=job
         )
     print(f"predict: {outcome.describe()}", file=sys.stdout if output else sys.stderr)
     if not outcome.num_answered:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
+import ray
 
 from raycrp.choices import Device, OutputFormat
 from raycrp.data.files import digest_files
@@ -25,13 +26,14 @@ from raycrp.errors import DataError
 from raycrp.evaluate.answers import Prediction, Rejection, describe_predictions
 from raycrp.evaluate.calibration import CALIBRATION_FILE
 from raycrp.evaluate.inputs import STANDARD_INPUT, InputRow, InputSource, iter_inputs
-from raycrp.evaluate.model_folder import MODEL_FILE, ModelFolder
+from raycrp.evaluate.model_folder import MODEL_FILE, ModelFolder, find_model
 from raycrp.evaluate.outputs import answers_table, encode_answers, split_rejects
 from raycrp.evaluate.predict import Predictor
 from raycrp.evaluate.predict_settings import JobSettings, PredictSettings
 from raycrp.evaluate.target import Outcome, PredictionTarget
 from raycrp.ray_data import map_shards
 from raycrp.ray_session import connected_ray
+from raycrp.ray_storage import check_storage
 from raycrp.run import RunFolder
 from raycrp.schemas import ANSWERED, ASKED
 
@@ -96,7 +98,7 @@ def print_predictions(
 
 
 def run_predict_job(
-    model: Path,
+    model: Path | str,
     source: InputSource,
     *,
     output: Path,
@@ -107,7 +109,7 @@ def run_predict_job(
     """Answer all inputs into a file or folder; the same call goes on where a killed one stopped.
 
     Args:
-        model: The exported model.
+        model: The exported model, or its run folder, a path or a URI that each node reads.
         source: Where inputs come from.
         output: A file, whose ending tells its form, or a folder of one file a block.
         file_format: Form of the files in a folder; Parquet if None.
@@ -120,13 +122,15 @@ def run_predict_job(
     Raises:
         ModelError: If the folder is no model, or does not know the task.
         DataError: If the inputs cannot be read, or the output is there already.
+        ClusterError: If a node of the cluster does not see the folder of the output.
     """
     started = time.monotonic()
-    ModelFolder(model).check_task(settings.task)
+    exported = find_model(model)
+    ModelFolder(exported).check_task(settings.task)
     target = PredictionTarget(output, file_format=file_format)
     _check_apart(target, source=source)
     work = RunFolder(str(target.path.parent), f"{target.path.name}.work")
-    digest = _read_inputs(work, source, model=model, settings=settings, job=job)
+    digest = _read_inputs(work, source, model=exported, settings=settings, job=job)
     state: dict[str, Any] = work.read_json(_JOB) if work.exists(_JOB) else {}
     if state.get("digest") != digest:
         if target.path.exists():
@@ -138,7 +142,8 @@ def run_predict_job(
             f"{target.path} was written and is gone; delete {work.path()} to answer again"
         )
     if not state["is_done"]:
-        _answer_blocks(work, model=model, settings=settings, job=job)
+        everywhere = str(model) if "://" in str(model) else str(exported.resolve())
+        _answer_blocks(work, model=everywhere, settings=settings, job=job)
         outcome = target.write(_answered_blocks(work))
         state |= {"is_done": True, "num_answered": outcome.num_answered}
         state["reasons"] = outcome.reasons
@@ -153,15 +158,15 @@ class BlockAnswerer:
     """Answers blocks of inputs; built once per actor.
 
     Args:
-        model: The exported model.
+        model: The exported model, or a URI of its run folder.
         settings: What decides the answers.
         device: Where the models run.
     """
 
-    def __init__(self, model: Path, settings: PredictSettings, device: Device) -> None:
+    def __init__(self, model: Path | str, settings: PredictSettings, device: Device) -> None:
         self._settings = settings
         self._predictor = Predictor(
-            model,
+            find_model(model),
             device=device,
             num_beams=settings.num_beams,
             num_reaction_types=settings.num_reaction_types,
@@ -247,17 +252,15 @@ def _start(work: RunFolder, *, digest: str) -> dict[str, Any]:
 
 
 def _answer_blocks(
-    work: RunFolder, *, model: Path, settings: PredictSettings, job: JobSettings
+    work: RunFolder, *, model: str, settings: PredictSettings, job: JobSettings
 ) -> None:
-    arguments: dict[str, Any] = {
-        "model": model.resolve(),
-        "settings": settings,
-        "device": job.device,
-    }
+    arguments = {"model": model, "settings": settings, "device": job.device}
     # Ray would take longer to start than a single block takes to answer.
     is_small = len(work.list_names(_INPUTS)) == 1 and not job.gpus_per_actor
     num_actors = 0 if is_small else job.num_actors
     with connected_ray(num_cpus=job.num_cpus) if num_actors else nullcontext():
+        if num_actors and len(ray.nodes()) > 1:
+            check_storage(work.storage, what="the folder of --output", is_remote_possible=False)
         map_shards(
             work,
             tables={_INPUTS: _ANSWERS},

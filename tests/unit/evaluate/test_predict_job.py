@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
+from contextlib import nullcontext
 
 import pytest
 
 from raycrp.choices import Device, OutputFormat, Task
-from raycrp.errors import DataError
+from raycrp.errors import ClusterError, DataError
 from raycrp.evaluate import predict_job as module
 from raycrp.evaluate.answers import Answer, Prediction, Rejection
 from raycrp.evaluate.inputs import InputSource
@@ -42,14 +44,14 @@ def model(tmp_path, monkeypatch):
     return folder
 
 
-def run_job(model, source, output):
+def run_job(model, source, output, *, num_actors=0):
     return run_predict_job(
         model,
         source,
         output=output,
         file_format=None,
         settings=SETTINGS,
-        job=JobSettings(num_actors=0, rows_per_block=2),
+        job=JobSettings(num_actors=num_actors, rows_per_block=2),
     )
 
 
@@ -76,6 +78,36 @@ def test_a_job_cut_off_while_it_takes_the_place_of_another_leaves_no_inputs_to_i
             run_job(model, others, output)
     run_job(model, ours, output)
     assert inputs_of(output) == ["C", "CC", "CCC"]
+
+
+def test_each_actor_finds_the_model_of_a_uri_by_itself(model, tmp_path, monkeypatch):
+    """A copy that the driver made would not be on other nodes."""
+    (tmp_path / "run").mkdir()
+    model.rename(tmp_path / "run" / "model")
+    uri = (tmp_path / "run").as_uri()
+    asked = {}
+
+    def map_shards(*_, arguments, **__):
+        asked.update(arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "map_shards", map_shards)
+        run_job(uri, InputSource(("C",)), tmp_path / "other.jsonl")
+    assert asked["model"] == uri
+    run_job(uri, InputSource(("C",)), tmp_path / "out.jsonl")
+    assert inputs_of(tmp_path / "out.jsonl") == ["C"]
+
+
+def test_a_cluster_that_does_not_see_the_output_is_refused(model, tmp_path, monkeypatch):
+    def check_storage(storage, *, what, is_remote_possible):
+        raise ClusterError(f"{what} '{storage}' {is_remote_possible}")
+
+    monkeypatch.setattr(module, "connected_ray", lambda num_cpus: nullcontext())
+    monkeypatch.setattr(module.ray, "nodes", lambda: [{}, {}])
+    monkeypatch.setattr(module, "check_storage", check_storage)
+    expected = re.escape(f"the folder of --output '{tmp_path}' False")
+    with pytest.raises(ClusterError, match=expected):
+        run_job(model, InputSource(("C", "C", "C")), tmp_path / "out.jsonl", num_actors=1)
 
 
 def test_an_output_among_the_inputs_is_refused(model, tmp_path):
