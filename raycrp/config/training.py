@@ -87,6 +87,9 @@ class TrainConfig(Section):
     three times, or ten starts without a step, end training whatever this says."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
+    offload: Annotated[bool, EXECUTION] = False
+    """Whether the optimiser's state lies in the nodes' memory and it works on their CPUs, which
+    saves memory of the GPUs and takes longer; for ``zero_stage`` 1 to 3."""
     spelling: Spelling = Spelling.CANONICAL
     """How molecules are written: canonical; inputs from random atoms; or outputs from the same
     atoms as their inputs, where the data has atom maps."""

@@ -23,6 +23,8 @@ def check_settings(train: TrainConfig) -> None:
     )
     if train.precision is Precision.FP16 and train.zero_stage == 0:
         raise TrainError("train.precision fp16 needs train.zero_stage 1, 2 or 3, found 0")
+    if train.offload and train.zero_stage == 0:
+        raise TrainError("train.offload needs train.zero_stage 1, 2 or 3, found 0")
     if train.ema_decay is not None and train.zero_stage == 3:
         raise TrainError(
             "train.ema_decay needs whole weights on each worker, which train.zero_stage 3 does "

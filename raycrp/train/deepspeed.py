@@ -54,6 +54,7 @@ def build_engine(
     zero_stage: int,
     micro_batch_size: int,
     precision: Precision,
+    offload: bool = False,
     load_universal: bool = False,
 ) -> Any:
     """A DeepSpeed engine around a model; every worker calls this.
@@ -64,6 +65,7 @@ def build_engine(
         zero_stage: 0 to 3.
         micro_batch_size: Rows of one forward pass on one worker, for DeepSpeed's own records.
         precision: Number format, not ``auto``.
+        offload: Whether the optimiser's state lies in the node's memory; not for stage 0.
         load_universal: Whether a universal checkpoint is to be loaded into it.
     """
     import deepspeed
@@ -73,6 +75,7 @@ def build_engine(
         micro_batch_size=micro_batch_size,
         gradient_clip=optimizer.gradient_clip,
         precision=precision,
+        offload=offload,
         load_universal=load_universal,
     )
     adamw = torch.optim.AdamW(
@@ -92,6 +95,7 @@ def deepspeed_settings(
     micro_batch_size: int,
     gradient_clip: float,
     precision: Precision,
+    offload: bool = False,
     load_universal: bool = False,
 ) -> dict[str, Any]:
     """DeepSpeed's configuration.
@@ -104,6 +108,7 @@ def deepspeed_settings(
         micro_batch_size: Rows of one forward pass on one worker.
         gradient_clip: Largest norm of the gradient.
         precision: Number format, not ``auto``.
+        offload: Whether the optimiser's state lies in the node's memory; not for stage 0.
         load_universal: Whether a universal checkpoint is to be loaded.
     """
     settings: dict[str, Any] = {
@@ -121,6 +126,8 @@ def deepspeed_settings(
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
+    if offload:
+        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
     if precision is Precision.BF16:
         settings["bf16"] = {"enabled": True}
     if load_universal:

@@ -269,5 +269,6 @@ def _load_engine(
         zero_stage=train.zero_stage,
         micro_batch_size=train.batch_size // shape.num_micro,
         precision=precision,
+        offload=train.offload,
         load_universal=is_resized,
     )

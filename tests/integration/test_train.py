@@ -178,6 +178,13 @@ def test_zero_stages_agree(unbroken, start, zero_stage):
     assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-5)
 
 
+def test_an_optimizer_in_the_nodes_memory_agrees_and_may_come_back(unbroken, start):
+    train_until_killed(start(offload=True), at_step=8)
+    settings = start(offload=False)
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-5)
+
+
 def test_the_best_weights_give_the_best_validation_loss(unbroken):
     from transformers import AutoModelForSeq2SeqLM
 

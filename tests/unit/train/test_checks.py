@@ -43,6 +43,7 @@ def test_an_elastic_training_needs_its_fewest_workers_alone(cluster):
     ("values", "message"),
     [
         ({"precision": "fp16", "zero_stage": 0}, "fp16 needs train.zero_stage 1, 2 or 3"),
+        ({"offload": True, "zero_stage": 0}, "offload needs train.zero_stage 1, 2 or 3"),
         ({"ema_decay": 0.9, "zero_stage": 3}, "ema_decay needs whole weights"),
         ({"num_workers": 3, "batch_size": 16}, r"batch_size \(16\) does not divide among 3"),
         ({"num_workers": [5, 7], "batch_size": 16}, "does not divide among 5 to 7 workers"),

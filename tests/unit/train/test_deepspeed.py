@@ -64,3 +64,15 @@ def test_settings_name_the_zero_stage_and_keep_our_optimizer():
     assert settings["gradient_clipping"] == 0.5
     assert settings["bf16"] == {"enabled": True}
     assert settings["zero_force_ds_cpu_optimizer"] is False
+    assert "offload_optimizer" not in settings["zero_optimization"]
+
+
+def test_settings_put_the_optimizer_into_the_nodes_memory():
+    settings = deepspeed_settings(
+        zero_stage=2,
+        micro_batch_size=4,
+        gradient_clip=0.5,
+        precision=Precision.FP32,
+        offload=True,
+    )
+    assert settings["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
