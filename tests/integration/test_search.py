@@ -73,7 +73,9 @@ def test_the_best_trial_becomes_the_model(settings, found):
     best = min(finished, key=lambda row: row["best_loss"])
     assert found.learning_rate == best["learning_rate"] != 1e-6
     assert found.search is None
-    assert settings.run.read_json(RESULT_FILE)["best_loss"] == pytest.approx(best["best_loss"], abs=1e-8)
+    assert settings.run.read_json(RESULT_FILE)["best_loss"] == pytest.approx(
+        best["best_loss"], abs=1e-8
+    )
     assert settings.run.exists("train/best/model.safetensors")
     assert curve(settings.run)[-1]["step"] == 8
     assert settings.run.list_names("tensorboard/train")
