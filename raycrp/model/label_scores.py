@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
 from raycrp.model.incremental import attend, causal_bias
 
@@ -74,12 +73,10 @@ def _next_tokens(
     fed = torch.tensor([[prefix[-1] if prefix else start for prefix in tree.prefixes]])
     hidden = model.shared(fed.to(states.device))
     bias = _tree_bias(decoder.block[0].layer[0].SelfAttention, tree, like=hidden)
-    is_real = mask.bool()[:, None, None]
+    is_real = mask.bool()[:, :, None]
     for block in decoder.block:
         layer, attention = block.layer[0], block.layer[0].SelfAttention
-        normed = layer.layer_norm(hidden)
-        queries, keys, values = attention.q(normed), attention.k(normed), attention.v(normed)
-        hidden = hidden + attention.o(attend(attention, queries, keys, values, bias=bias))
+        hidden = hidden + _attend_tree(attention, layer.layer_norm(hidden), bias=bias)
         layer, attention = block.layer[1], block.layer[1].EncDecAttention
         normed = layer.layer_norm(hidden)
         # Before the first of these the rows do not differ, so that one stands for all.
@@ -89,6 +86,14 @@ def _next_tokens(
     if model.config.scale_decoder_outputs:
         hidden = hidden * model.config.d_model**-0.5
     return torch.log_softmax(model.lm_head(hidden).float(), dim=-1)
+
+
+def _attend_tree(attention: Any, normed: torch.Tensor, *, bias: torch.Tensor) -> torch.Tensor:
+    values = attention.v(normed)
+    if normed.shape[1] > 1:  # One alone attends to itself.
+        values = attend(attention, attention.q(normed), attention.k(normed), values, bias=bias)
+    attended: torch.Tensor = attention.o(values)
+    return attended
 
 
 def _tree_bias(attention: Any, tree: _Tree, *, like: torch.Tensor) -> torch.Tensor:
@@ -112,15 +117,10 @@ def _attend_unprojected(
     turn_keys, turn_values = attention.k.weight.view(by_head), attention.v.weight.view(by_head)
     queries = attention.q(normed).unflatten(2, (num_heads, -1))
     turned = torch.einsum("rnhk,hkd->rnhd", queries, turn_keys).flatten(1, 2)
-    # One pass over the states, which are more than a processor keeps at hand.
-    mixed = functional.scaled_dot_product_attention(
-        turned[:, None].expand(len(states), -1, -1, -1),
-        states[:, None],
-        states[:, None],
-        attn_mask=is_real,
-        scale=1.0,
-    )
-    mixed = mixed.squeeze(1).unflatten(1, (-1, num_heads))
+    # Few queries stand against many states: plain products are faster than fused attention.
+    scores = (states @ turned.transpose(1, 2)).masked_fill(~is_real, -torch.inf)
+    mixed = torch.softmax(scores, dim=1).transpose(1, 2) @ states
+    mixed = mixed.unflatten(1, (-1, num_heads))
     attended: torch.Tensor = attention.o(
         torch.einsum("rnhd,hkd->rnhk", mixed, turn_values).flatten(start_dim=2)
     )
