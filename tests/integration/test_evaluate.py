@@ -129,7 +129,9 @@ def test_confidence_is_learned_on_validation_rows_and_kept_beside_the_model(whol
     assert summary["confidence"]["forward"]["num_test_rows"] == NUM_REACTIONS
     predictor = load_predictor(run.path(), device="cpu", max_output_tokens=12)
     (prediction,) = predictor.predict(["CCO"], task="forward", top_k=1)
-    assert 0 < prediction.answers[0].confidence < 1
+    (answer,) = prediction.answers
+    assert answer.confidence is not None
+    assert (0 < answer.confidence < 1) == answer.is_valid
 
 
 def test_types_and_spellings_are_ranked_together(tmp_path, model_dir):
