@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from raycrp.chem.reactions import ARROW
 from raycrp.choices import Task
@@ -44,10 +44,11 @@ def randomized_pair(source: str, *, target: str, rng: np.random.Generator) -> Sp
         target: Canonical output.
         rng: Generator of the draws.
     """
-    sides = [
-        _join(_shuffled([_written(mol, rng=rng) for mol in _molecules(side)], rng))
-        for side in source.split(ARROW)
-    ]
+    with rdBase.BlockLogs():  # RDKit warns of every bare proton.
+        sides = [
+            _join(_shuffled([_written(mol, rng=rng) for mol in _molecules(side)], rng))
+            for side in source.split(ARROW)
+        ]
     return SpelledPair(ARROW.join(sides), target)
 
 
@@ -77,8 +78,9 @@ def aligned_pair(
         return randomized_pair(source, target=target, rng=rng)
     reactants, _, product = mapped_reaction.split(">")
     from_side, to_side = (reactants, product) if task is Task.FORWARD else (product, reactants)
-    pieces = _spelled(source, mapped=_mapped_molecules(from_side), rng=rng)
-    targets = _take_all(target, mapped=_mapped_molecules(to_side))
+    with rdBase.BlockLogs():
+        pieces = _spelled(source, mapped=_mapped_molecules(from_side), rng=rng)
+        targets = _take_all(target, mapped=_mapped_molecules(to_side))
     if pieces is None or targets is None:
         return SpelledPair(source, target)
     if rng is not None:

@@ -86,6 +86,7 @@ def save_backbone(
     """
     tokenizer = load_tokenizer_dir(tokenizer_dir)
     add_tokens(tokenizer, new_tokens)
+    _hide_progress()
     with seeded(seed):
         if backbone.preset is not None:
             rate = 0.0 if starts_copying else _DROPOUT_RATE
@@ -194,12 +195,11 @@ def _load_model(name: str, *, revision: str | None) -> "T5ForConditionalGenerati
 
 def _load(kind: Any, name: str, *, revision: str | None) -> Any:
     from safetensors import SafetensorError
-    from transformers.utils.logging import disable_progress_bar
 
     is_local = Path(name).is_dir()
     if is_local:
         _require_t5(Path(name))
-    disable_progress_bar()
+    _hide_progress()
     try:
         model, report = kind.from_pretrained(
             name,
@@ -219,6 +219,13 @@ def _load(kind: Any, name: str, *, revision: str | None) -> Any:
             f"'{min(report['missing_keys'])}'; give a whole model"
         )
     return model
+
+
+def _hide_progress() -> None:
+    """No progress bars of transformers: reading and writing weights has a line of our own."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def _explain(name: str, error: Exception) -> str:

@@ -105,3 +105,10 @@ def longest_shared(first, second):
         for start in range(len(second) - n + 1)
         if second[start : start + n] in first
     )
+
+
+def test_rdkit_says_nothing_about_bare_protons(capfd):
+    randomized_pair("CC(=O)[O-].[H+]", target="CC(=O)O", rng=np.random.default_rng(0))
+    mapped = "[CH3:1][C:2](=[O:3])[O-:4].[H+]>>[CH3:1][C:2](=[O:3])[OH:4]"
+    aligned_pair(Task.FORWARD, source="CC(=O)[O-].[H+]", target="CC(=O)O", mapped_reaction=mapped)
+    assert "not removing hydrogen" not in capfd.readouterr().err

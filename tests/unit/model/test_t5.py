@@ -29,6 +29,11 @@ def test_a_preset_loads_with_the_auto_classes(preset_dir):
     assert sorted(path.name for path in preset_dir.iterdir() if path.suffix == ".bin") == []
 
 
+def test_saving_shows_no_progress_bar(preset_dir, tmp_path, capfd):
+    save_backbone(Backbone(preset="tiny"), tokenizer_dir=preset_dir, target=tmp_path, seed=0)
+    assert "Writing model shards" not in capfd.readouterr().err
+
+
 def test_embeddings_cover_the_vocabulary_in_multiples_of_eight(preset_dir):
     model, tokenizer = load_backbone(preset_dir)
     num_rows = model.get_input_embeddings().num_embeddings
