@@ -1,6 +1,6 @@
 """Answers of an exported model, without Ray: reaction type, instruction, beam search, ranking."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from raycrp.evaluate.prompting import Plan, Prompter, Question, SearchSettings
 from raycrp.evaluate.ranking import missing_answers, rank_answers
 from raycrp.model.decode import Hypothesis, beam_search, score_answers
 from raycrp.model.decode_precision import use_precision
+from raycrp.model.encode import length_batches
+from raycrp.model.states import PromptStates
 from raycrp.model.t5 import load_backbone
 
 __all__ = [
@@ -31,6 +33,10 @@ __all__ = [
     "describe_predictions",
     "load_predictor",
 ]
+
+
+_KEPT_BATCHES = 16
+"""Batches of prompts whose encoder states are in memory at once."""
 
 
 class Predictor:
@@ -178,60 +184,62 @@ class Predictor:
         num_beams = max(settings.num_beams, top_k)
         settings = replace(settings, num_beams=num_beams, num_wanted=top_k)
         plans = self._prompter.plan(questions, task=task, settings=settings)
-        found = self._decode(plans)
-        scored = self._score_missing(plans, found)
-        answers = zip(plans, found, scored, strict=True)
-        return [
-            self._make_prediction(plan, found=own, scored=others, task=task, top_k=top_k)
-            for plan, own, others in answers
-        ]
+        # Characters stand for tokens, which are fewer, so that few states are kept at once.
+        sizes = [sum(map(len, plan.prompts)) for plan in plans]
+        found: dict[int, Prediction] = {}
+        for places in length_batches(sizes, token_budget=_KEPT_BATCHES * self._token_budget):
+            block = self._answer_block([plans[i] for i in places], task=task, top_k=top_k)
+            found.update(zip(places, block, strict=True))
+        return [found[place] for place in range(len(plans))]
 
-    def _decode(self, plans: Sequence[Plan]) -> list[list[list[Hypothesis]]]:
-        """What each variant of each plan finds; nothing where it has no beam of its own."""
-        found: list[list[list[Hypothesis]]] = [[[] for _ in plan.variants] for plan in plans]
-        asked = [
-            (row, column)
-            for row, plan in enumerate(plans)
-            for column, variant in enumerate(plan.variants)
-            if variant.num_beams
-        ]
-        if not asked:
-            return found
-        beams = [plans[row].variants[column].num_beams for row, column in asked]
-        searched = beam_search(
+    def _answer_block(
+        self, plans: Sequence[Plan], *, task: Task, top_k: int
+    ) -> Iterator[Prediction]:
+        """Search and scores from the same states: each distinct prompt is encoded once."""
+        states = PromptStates(
             self._model,
             self._tokenizer,
-            [plans[row].prompts[column] for row, column in asked],
-            num_beams=beams,
-            num_return=max(beams),
-            max_new_tokens=self._max_output_tokens,
+            [prompt for plan in plans for prompt in plan.prompts],
             token_budget=self._token_budget,
         )
-        for (row, column), hypotheses in zip(asked, searched, strict=True):
-            found[row][column] = hypotheses
-        return found
+        found = self._decode(plans, states)
+        scored = self._score_missing(plans, found, states)
+        for plan, own, others in zip(plans, found, scored, strict=True):
+            yield self._make_prediction(plan, found=own, scored=others, task=task, top_k=top_k)
+
+    def _decode(self, plans: Sequence[Plan], states: PromptStates) -> list[list[list[Hypothesis]]]:
+        """What each variant of each plan finds; nothing where it has no beam of its own."""
+        beams = [variant.num_beams for plan in plans for variant in plan.variants]
+        found = iter(
+            beam_search(
+                self._model,
+                self._tokenizer,
+                states,
+                num_beams=beams,
+                num_return=max(beams),
+                max_new_tokens=self._max_output_tokens,
+                token_budget=self._token_budget,
+            )
+        )
+        return [[next(found) for _ in plan.variants] for plan in plans]
 
     def _score_missing(
-        self, plans: Sequence[Plan], found: Sequence[Sequence[Sequence[Hypothesis]]]
+        self,
+        plans: Sequence[Plan],
+        found: Sequence[Sequence[Sequence[Hypothesis]]],
+        states: PromptStates,
     ) -> list[list[dict[tuple[int, ...], float]]]:
         """Scores, under each variant, of what others of the same spelling found."""
         missing = [
             missing_answers(plan.variants, found=own)
             for plan, own in zip(plans, found, strict=True)
         ]
-        flat = [
-            (prompt, ids)
-            for plan, rows in zip(plans, missing, strict=True)
-            for prompt, ids in zip(plan.prompts, rows, strict=True)
-        ]
-        if not any(ids for _, ids in flat):
-            return [[{} for _ in plan.variants] for plan in plans]
         scores = iter(
             score_answers(
                 self._model,
                 self._tokenizer,
-                [prompt for prompt, _ in flat],
-                answers=[ids for _, ids in flat],
+                states,
+                answers=[ids for rows in missing for ids in rows],
                 token_budget=self._token_budget,
             )
         )

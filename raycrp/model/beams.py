@@ -46,7 +46,7 @@ class Answer:
 def search_beams(
     model: "T5ForConditionalGeneration",
     *,
-    ids: torch.Tensor,
+    states: torch.Tensor,
     mask: torch.Tensor,
     settings: BeamSettings,
     beams_per_row: Sequence[int] | None = None,
@@ -58,7 +58,7 @@ def search_beams(
 
     Args:
         model: A T5 in evaluation mode.
-        ids: Padded input ids, shape ``(rows, length)``.
+        states: What its encoder says, shape ``(rows, length, dim)``.
         mask: 1 at real tokens, shape ``(rows, length)``.
         settings: How the search runs.
         beams_per_row: Beams of each row, at most ``settings.num_beams``; all of them if None. A
@@ -68,8 +68,8 @@ def search_beams(
         For each row at most ``num_return`` answers, and no more than it has beams, best first. An
         answer that reached ``max_new_tokens`` has no end of text.
     """
-    beams = torch.tensor(beams_per_row or [settings.num_beams] * len(ids), device=ids.device)
-    search = _Search(model, ids=ids, mask=mask, settings=settings, beams_per_row=beams)
+    beams = torch.tensor(beams_per_row or [settings.num_beams] * len(mask), device=mask.device)
+    search = _Search(model, states=states, mask=mask, settings=settings, beams_per_row=beams)
     for step in range(settings.max_new_tokens):
         search.advance(is_last=step + 1 == settings.max_new_tokens)
         if search.is_over:
@@ -84,16 +84,16 @@ class _Search:
         self,
         model: "T5ForConditionalGeneration",
         *,
-        ids: torch.Tensor,
+        states: torch.Tensor,
         mask: torch.Tensor,
         settings: BeamSettings,
         beams_per_row: torch.Tensor,
     ) -> None:
-        rows, beams, device = len(ids), settings.num_beams, ids.device
+        rows, beams, device = len(mask), settings.num_beams, mask.device
         self._settings = settings
         self._beams_per_row = beams_per_row[:, None]
         self._num_return = beams_per_row.clamp(max=settings.num_return).tolist()
-        self._decoder = IncrementalDecoder(model, ids=ids, mask=mask, num_beams=beams)
+        self._decoder = IncrementalDecoder(model, states=states, mask=mask, num_beams=beams)
         self._ended: list[list[Answer]] = [[] for _ in range(rows)]
         self._places = torch.arange(rows, device=device)
         self._best_ended = torch.full((rows, settings.num_return), -torch.inf, device=device)

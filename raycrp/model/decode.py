@@ -1,17 +1,17 @@
 """Answers of a T5: beam search over whole texts, and scores of a fixed set of labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from raycrp.arrays import FloatArray
+from raycrp.model.answer_scores import score_trees
 from raycrp.model.beams import Answer, BeamSettings, search_beams
-from raycrp.model.encode import evaluating, length_batches, pad_rows, tokenize_texts
-from raycrp.model.incremental import score_tokens
+from raycrp.model.encode import evaluating
 from raycrp.model.label_scores import score_paths
+from raycrp.model.states import PromptStates, state_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -35,7 +35,7 @@ class Hypothesis:
 def beam_search(
     model: "T5ForConditionalGeneration",
     tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[str],
+    prompts: Sequence[str] | PromptStates,
     *,
     num_beams: int | Sequence[int],
     num_return: int,
@@ -50,9 +50,10 @@ def beam_search(
     Args:
         model: Runs where its weights are; its training mode is restored.
         tokenizer: Its tokenizer.
-        prompts: Whole prompts, in any order; rows of similar length are decoded together.
+        prompts: Whole prompts, in any order, or their states; rows of similar length are decoded
+            together.
         num_beams: Beams of the search, or of each prompt's; prompts with as many beams are decoded
-            together where there are enough of them.
+            together where there are enough of them, and prompts without any are not decoded.
         num_return: Answers for each prompt, at most ``num_beams``; a prompt with fewer beams of
             its own gets as many answers as it has beams.
         max_new_tokens: Longest answer in tokens, the end of text included.
@@ -68,16 +69,18 @@ def beam_search(
     beams = [num_beams] * len(prompts) if isinstance(num_beams, int) else list(num_beams)
     if beams and num_return > max(beams):
         raise ValueError(f"num_return ({num_return}) exceeds num_beams ({max(beams)})")
-    results: list[list[Hypothesis]] = [[] for _ in prompts]
-    batches = _prompt_batches(
+    asked = [place for place, width in enumerate(beams) if width]
+    results: list[list[Hypothesis]] = [[] for _ in beams]
+    batches = state_batches(
         model,
         tokenizer,
         prompts,
+        places=asked,
         token_budget=token_budget,
         max_input_tokens=max_input_tokens,
-        ranks=beams,
+        ranks=[beams[place] for place in asked],
     )
-    for places, ids, mask in batches:
+    for places, states, mask in batches:
         of_rows = [beams[place] for place in places]
         settings = _beam_settings(
             model,
@@ -88,7 +91,7 @@ def beam_search(
         )
         with evaluating(model):
             answers = search_beams(
-                model, ids=ids, mask=mask, settings=settings, beams_per_row=of_rows
+                model, states=states, mask=mask, settings=settings, beams_per_row=of_rows
             )
         for place, found in zip(places, answers, strict=True):
             results[place] = _hypotheses(tokenizer, found)
@@ -98,17 +101,17 @@ def beam_search(
 def score_answers(
     model: "T5ForConditionalGeneration",
     tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[str],
+    prompts: Sequence[str] | PromptStates,
     *,
     answers: Sequence[Sequence[tuple[int, ...]]],
     token_budget: int,
 ) -> list[list[float]]:
-    """Log-probability of given answers to each prompt, all tokens of an answer in one pass.
+    """Log-probability of given answers to each prompt, all tokens of all answers in one pass.
 
     Args:
         model: Runs where its weights are; its training mode is restored.
         tokenizer: Its tokenizer.
-        prompts: Whole prompts.
+        prompts: Whole prompts, or their states.
         answers: Token ids of the answers to score for each prompt, as of a ``Hypothesis``.
         token_budget: Rows times longest prompt of one padded batch, in tokens.
 
@@ -116,19 +119,19 @@ def score_answers(
         For each prompt a log-probability an answer, summed over its tokens.
     """
     asked = [place for place, rows in enumerate(answers) if rows]
-    results: list[list[float]] = [[] for _ in prompts]
-    batches = _prompt_batches(
-        model,
-        tokenizer,
-        [prompts[place] for place in asked],
-        token_budget=token_budget,
-        max_input_tokens=None,
-    )
-    for numbers, ids, mask in batches:
-        places = [asked[number] for number in numbers]
-        scores = iter(_score_rows(model, ids=ids, mask=mask, rows=[answers[i] for i in places]))
-        for place in places:
-            results[place] = [next(scores) for _ in answers[place]]
+    results: list[list[float]] = [[] for _ in answers]
+    batches = state_batches(model, tokenizer, prompts, places=asked, token_budget=token_budget)
+    for places, states, mask in batches:
+        with evaluating(model):
+            scores = score_trees(
+                model,
+                states=states,
+                mask=mask,
+                answers=[answers[place] for place in places],
+                token_budget=token_budget,
+            )
+        for place, found in zip(places, scores, strict=True):
+            results[place] = found
     return results
 
 
@@ -163,12 +166,16 @@ def score_labels(
     """
     paths = label_token_ids(tokenizer, labels)
     scores = np.empty((len(prompts), len(labels)), dtype=np.float32)
-    batches = _prompt_batches(
-        model, tokenizer, prompts, token_budget=token_budget, max_input_tokens=max_input_tokens
+    batches = state_batches(
+        model,
+        tokenizer,
+        prompts,
+        places=range(len(prompts)),
+        token_budget=token_budget,
+        max_input_tokens=max_input_tokens,
     )
-    for places, ids, mask in batches:
+    for places, states, mask in batches:
         with evaluating(model):
-            states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
             found = score_paths(model, states=states, mask=mask, paths=paths)
         scores[places] = found.cpu().numpy()
     return scores
@@ -192,26 +199,6 @@ def label_token_ids(
     return [(*path, tokenizer.eos_token_id) for path in paths]
 
 
-def _prompt_batches(
-    model: "T5ForConditionalGeneration",
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[str],
-    *,
-    token_budget: int,
-    max_input_tokens: int | None,
-    ranks: Sequence[int] | None = None,
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    rows, _ = tokenize_texts(tokenizer, prompts, max_tokens=max_input_tokens)
-    lengths = [len(row) for row in rows]
-    for places in length_batches(lengths, token_budget=token_budget, ranks=ranks):
-        ids, mask = pad_rows(
-            [rows[place] for place in places],
-            pad_id=tokenizer.pad_token_id,
-            device=model.device,
-        )
-        yield places, ids, mask
-
-
 def _hypotheses(tokenizer: "PreTrainedTokenizerBase", found: Sequence[Answer]) -> list[Hypothesis]:
     texts = tokenizer.batch_decode(
         [list(answer.token_ids) for answer in found], skip_special_tokens=True
@@ -219,28 +206,6 @@ def _hypotheses(tokenizer: "PreTrainedTokenizerBase", found: Sequence[Answer]) -
     return [
         Hypothesis(text, answer.log_probability, answer.token_ids)
         for text, answer in zip(texts, found, strict=True)
-    ]
-
-
-def _score_rows(
-    model: Any,
-    *,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    rows: Sequence[Sequence[tuple[int, ...]]],
-) -> list[float]:
-    """Scores of the answers of all rows, one after the other."""
-    num_answers = max(map(len, rows))
-    flat = [ids for answers in rows for ids in (*answers, *[(0,)] * (num_answers - len(answers)))]
-    tokens, is_real = pad_rows(flat, pad_id=0, device=ids.device)
-    shape = (len(rows), num_answers, -1)
-    with evaluating(model):
-        steps = score_tokens(model, ids=ids, mask=mask, tokens=tokens.view(shape))
-        totals = (steps * is_real.view(shape)).sum(dim=2).tolist()
-    return [
-        score
-        for answers, scores in zip(rows, totals, strict=True)
-        for score in scores[: len(answers)]
     ]
 
 

@@ -58,7 +58,7 @@ class IncrementalDecoder:
 
     Args:
         model: A T5 in evaluation mode.
-        ids: Padded input ids, shape ``(rows, length)``.
+        states: What its encoder says, shape ``(rows, length, dim)``.
         mask: 1 at real tokens, shape ``(rows, length)``.
         num_beams: Beams of each row.
     """
@@ -67,21 +67,20 @@ class IncrementalDecoder:
         self,
         model: "T5ForConditionalGeneration",
         *,
-        ids: torch.Tensor,
+        states: torch.Tensor,
         mask: torch.Tensor,
         num_beams: int,
     ) -> None:
         self._model: Any = model
         self._num_beams = num_beams
         self._length = 0
-        states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         lowest = torch.finfo(states.dtype).min
         self._cross_bias = (mask[:, None, None, :] == 0).to(states.dtype) * lowest
         self._layers = [self._new_cache(block, states) for block in self._blocks]
         self._bias_by_distance = self._distance_biases()
         # Of each entry of the cache: which beams have it in their past, and its place in the text.
-        self._is_past = torch.empty((len(ids), num_beams, 0), dtype=torch.bool, device=ids.device)
-        self._positions = torch.empty((len(ids), 0), dtype=torch.int64, device=ids.device)
+        self._is_past = torch.empty((len(mask), num_beams, 0), dtype=torch.bool, device=mask.device)
+        self._positions = torch.empty((len(mask), 0), dtype=torch.int64, device=mask.device)
 
     @property
     def _blocks(self) -> Any:
@@ -192,53 +191,6 @@ class IncrementalDecoder:
         mixed = attend(attention, queries, cache.cross_keys, cache.cross_values, bias=bias)
         attended: torch.Tensor = hidden + attention.o(mixed)
         return attended
-
-
-def score_tokens(
-    model: "T5ForConditionalGeneration",
-    *,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    tokens: torch.Tensor,
-) -> torch.Tensor:
-    """Log-probabilities of given answers, all of their tokens in one pass.
-
-    As in the search, the encoder's keys and values exist once a row, not once an answer.
-
-    Args:
-        model: A T5 in evaluation mode.
-        ids: Padded input ids, shape ``(rows, length)``.
-        mask: 1 at real tokens, shape ``(rows, length)``.
-        tokens: Answers to each row, padded, shape ``(rows, answers, steps)``.
-
-    Returns:
-        Log-probability of each token after those before it, float32, shaped as ``tokens``.
-    """
-    decoder: Any = model.decoder
-    states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-    lowest = torch.finfo(states.dtype).min
-    cross_bias = (mask[:, None, None, :] == 0).to(states.dtype) * lowest
-    rows, answers, steps = tokens.shape
-    start = torch.full_like(tokens[..., :1], model.config.decoder_start_token_id)
-    fed = torch.cat([start, tokens[..., :-1]], dim=2)
-    hidden = model.shared(fed).flatten(end_dim=1)
-    bias = causal_bias(decoder.block[0].layer[0].SelfAttention, steps, like=hidden)
-    for block in decoder.block:
-        layer, attention = block.layer[0], block.layer[0].SelfAttention
-        normed = layer.layer_norm(hidden)
-        queries, keys, values = attention.q(normed), attention.k(normed), attention.v(normed)
-        hidden = hidden + attention.o(attend(attention, queries, keys, values, bias=bias))
-        layer, attention = block.layer[1], block.layer[1].EncDecAttention
-        side_by_side = layer.layer_norm(hidden).view(rows, answers * steps, -1)
-        queries, keys, values = attention.q(side_by_side), attention.k(states), attention.v(states)
-        mixed = attend(attention, queries, keys, values, bias=cross_bias)
-        hidden = hidden + attention.o(mixed).view_as(hidden)
-        hidden = block.layer[2](hidden)
-    hidden = decoder.final_layer_norm(hidden)
-    if model.config.scale_decoder_outputs:
-        hidden = hidden * model.config.d_model**-0.5
-    scores: torch.Tensor = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)
-    return scores.view(rows, answers, steps, -1).gather(3, tokens[..., None]).squeeze(3)
 
 
 def causal_bias(attention: Any, steps: int, *, like: torch.Tensor) -> torch.Tensor:

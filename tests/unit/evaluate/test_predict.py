@@ -48,6 +48,10 @@ def asked(monkeypatch):
             for num_beams in settings["num_beams"]
         ]
 
+    def nothing_to_score(model, tokenizer, prompts, *, answers, token_budget):
+        assert not any(answers)
+        return [[] for _ in answers]
+
     def encode_texts(encoder, *, texts, **_):
         """Places texts on a line by their length."""
         return np.array([[len(text)] for text in texts], dtype=np.float32), 0
@@ -56,6 +60,8 @@ def asked(monkeypatch):
     monkeypatch.setattr(module, "use_precision", lambda model, precision: None)
     monkeypatch.setattr(prompting, "load_labeler", lambda folder, device: Labeler())
     monkeypatch.setattr(module, "beam_search", beam_search)
+    monkeypatch.setattr(module, "score_answers", nothing_to_score)
+    monkeypatch.setattr(module, "PromptStates", lambda model, tokenizer, prompts, **_: prompts)
     monkeypatch.setattr(prompting, "encode_texts", encode_texts)
     return calls
 
@@ -167,7 +173,7 @@ def test_a_type_without_beams_scores_what_the_first_finds(asked, monkeypatch, ma
     monkeypatch.setattr(module, "score_answers", score_answers)
     predictor = Predictor(make_folder(instruction="fixed"), num_beams=5, num_reaction_types=2)
     (prediction,) = predictor.predict(["CCO"], task="forward", top_k=5)
-    assert asked[0][1]["num_beams"] == [5]
+    assert asked[0][1]["num_beams"] == [5, 0]
     expected = [0.625 * math.exp(-rank) + 0.375 * 0.5 for rank in range(5)]
     probabilities = [math.exp(each.log_probability) for each in prediction.answers]
     assert probabilities == pytest.approx(expected)

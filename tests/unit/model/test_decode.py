@@ -11,6 +11,11 @@ rng = random.Random(0)
 PROMPTS = ["".join(rng.choices("CNO=()c1", k=rng.randint(1, 30))) for _ in range(8)]
 
 
+def encode(model, ids, mask):
+    """What the encoder says of padded rows."""
+    return model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
 def generate(model, tokenizer, prompt, **settings):
     """The library's own beam search on one prompt alone."""
     banned = [0, 2, *range(len(tokenizer), model.config.vocab_size)]
@@ -62,9 +67,8 @@ def test_a_log_probability_is_that_of_the_tokens(lively_model):
         num_beams=3, num_return=2, max_new_tokens=5, start_id=0, end_id=1, banned_ids=(0, 2)
     )
     with torch.inference_mode():
-        found = search_beams(
-            model, ids=batch["input_ids"], mask=batch["attention_mask"], settings=settings
-        )
+        states = encode(model, batch["input_ids"], batch["attention_mask"])
+        found = search_beams(model, states=states, mask=batch["attention_mask"], settings=settings)
     for text, answers in zip(["CC(=O)N", "C"], found, strict=True):
         for answer in answers:
             labels = torch.tensor([answer.token_ids])
@@ -86,7 +90,8 @@ def test_a_step_equals_the_library_for_any_ancestry(lively_model):
     past = torch.zeros((2, num_beams, 1), dtype=torch.int64)
     parents = None
     with torch.inference_mode():
-        decoder = IncrementalDecoder(model, ids=ids, mask=mask, num_beams=num_beams)
+        states = encode(model, ids, mask)
+        decoder = IncrementalDecoder(model, states=states, mask=mask, num_beams=num_beams)
         for step, tokens in enumerate(fed):
             found = decoder.step(past[:, :, -1], parents=parents)
             for beam in range(num_beams) if step % 5 == 4 else ():
@@ -115,8 +120,10 @@ def test_an_answer_without_end_is_cut_at_the_limit(lively_model):
     settings = BeamSettings(
         num_beams=2, num_return=2, max_new_tokens=4, start_id=0, end_id=999, banned_ids=(0, 2)
     )
+    mask = torch.ones_like(ids)
     with torch.inference_mode():
-        [answers] = search_beams(model, ids=ids, mask=torch.ones_like(ids), settings=settings)
+        states = encode(model, ids, mask)
+        [answers] = search_beams(model, states=states, mask=mask, settings=settings)
     assert [len(answer.token_ids) for answer in answers] == [4, 4]
 
 
@@ -188,3 +195,18 @@ def test_given_answers_score_what_the_search_says_of_its_own(lively_model):
     for place, row in enumerate(found):
         if place != 2:
             assert scores[place] == pytest.approx([h.log_probability for h in row], abs=1e-3)
+
+
+@pytest.mark.parametrize("token_budget", [10, 10_000])
+def test_answers_that_begin_alike_score_as_the_library_scores_each(lively_model, token_budget):
+    model, tokenizer = lively_model
+    answers = [[(5, 6, 7, 1), (5, 6, 1), (5, 6), (5, 6, 7, 8, 9, 5, 1)], [(1,)], [(7, 5), (8, 5)]]
+    prompts = PROMPTS[: len(answers)]
+    scores = score_answers(model, tokenizer, prompts, answers=answers, token_budget=token_budget)
+    for prompt, rows, found in zip(prompts, answers, scores, strict=True):
+        for ids, score in zip(rows, found, strict=True):
+            labels = torch.tensor([ids])
+            with torch.no_grad():
+                logits = model(**tokenizer(prompt, return_tensors="pt"), labels=labels).logits
+            expected = logits.log_softmax(-1).gather(2, labels[..., None]).sum().item()
+            assert score == pytest.approx(expected, abs=1e-3)
