@@ -94,10 +94,16 @@ class TrainConfig(Section):
     """How molecules are written: canonical; inputs from random atoms; or outputs from the same
     atoms as their inputs, where the data has atom maps."""
     num_spellings: int = Field(default=1, ge=1)
-    """Spellings of each training row that is not ``canonical``; each epoch takes the next. The
-    input of the first is canonical."""
+    """Spellings of each training row that is not ``canonical``; each time that it is trained on
+    takes the next. The input of the first is canonical."""
     batch_size: int = Field(default=32, ge=1)
     """Global batch in rows."""
+    task_temperature: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    """How tasks of unlike size are mixed: an epoch has as many rows as there are, and a task's
+    share of them goes with its number of rows to the power of one through this. 1 is in
+    proportion, each row once an epoch; a large number nears equal shares. Above 1 a small task's
+    rows come up several times an epoch, each time in their next spelling, and a large task's take
+    several epochs to be gone through."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows of one forward pass on one worker; its whole share of the batch if unset."""
     token_budget: int = Field(default=16_384, ge=64)
@@ -121,7 +127,7 @@ class TrainConfig(Section):
     search: SearchConfig | None = None
     """Step sizes and batches to try in the place of one; a plain training if unset."""
     max_epochs: int = Field(default=40, ge=1)
-    """Passes over the training rows at most."""
+    """Epochs at most, each of as many rows as there are to train on."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps at most; by epochs alone if unset."""
     patience: int = Field(default=2, ge=1)

@@ -39,6 +39,26 @@ class BatchShape:
     token_budget: int
 
 
+@dataclass(frozen=True)
+class Visits:
+    """Rows to train on; with tasks mixed by temperature a row may be among them more than once.
+
+    Args:
+        rows: Places of the rows in the token table, shape ``(visits,)``.
+        passes: The pass over the rows of its task that each belongs to, same shape, from 0; a pass
+            reads the next spelling.
+    """
+
+    rows: IntArray
+    passes: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: IntArray | slice) -> "Visits":
+        return Visits(self.rows[which], self.passes[which])
+
+
 def batch_shape(
     batch_size: int,
     *,
@@ -129,11 +149,11 @@ def _part(rows: IntArray, lengths: IntArray, batch_size: int) -> list[IntArray]:
     ]
 
 
-def cut_micro_batches(rows: IntArray, *, lengths: IntArray, shape: BatchShape) -> list[IntArray]:
+def cut_micro_batches(visits: Visits, *, lengths: IntArray, shape: BatchShape) -> list[Visits]:
     """Cut a global batch into micro batches of rows of similar length.
 
     Args:
-        rows: Places of the batch's rows.
+        visits: The batch's rows.
         lengths: Tokens of each of these rows, prompt and target.
         shape: How to cut; the cut is made finer until each part fits the token budget.
 
@@ -148,11 +168,11 @@ def cut_micro_batches(rows: IntArray, *, lengths: IntArray, shape: BatchShape) -
             len(part) <= 1 or len(part) * lengths[part[0]] <= shape.token_budget for part in parts
         )
         if fits:
-            return [rows[part] for part in parts]
+            return [visits[part] for part in parts]
         num_parts += shape.num_workers
 
 
-def rows_of_micro_batch(parts: Sequence[IntArray], number: int) -> tuple[IntArray, bool]:
+def rows_of_micro_batch(parts: Sequence[Visits], number: int) -> tuple[Visits, bool]:
     """Rows of a micro batch, and whether they count.
 
     Args:
@@ -177,6 +197,7 @@ class Batch:
         decoder_input_ids: Targets moved right by one, shape ``(rows, target_length)``.
         labels: Targets, padding as -100, same shape.
         is_counted: Whether the rows count; a batch that only keeps workers in step does not.
+        passes: The pass that each row's visit belongs to, shape ``(rows,)`` or one for all.
     """
 
     rows: IntArray
@@ -186,6 +207,7 @@ class Batch:
     decoder_input_ids: Tensor
     labels: Tensor
     is_counted: bool = True
+    passes: IntArray | int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -251,7 +273,7 @@ class Collator:
         rows: IntArray,
         *,
         templates: Sequence[int] | IntArray,
-        spelling: int = 0,
+        passes: IntArray | int = 0,
         is_counted: bool = True,
     ) -> Batch:
         """Pad these rows.
@@ -259,11 +281,15 @@ class Collator:
         Args:
             rows: Places in the token table, at least one.
             templates: Place of the instruction of each row.
-            spelling: Number of the spelling.
+            passes: Number of each row's spelling, or one for all; counted round.
             is_counted: False for a batch whose loss is zero whatever it says.
         """
-        prompts, starts = self._prompts(rows, templates, spelling)
-        targets = [self._table.targets.ids(row, spelling=spelling) for row in rows]
+        spellings = np.broadcast_to(passes, len(rows))
+        prompts, starts = self._prompts(rows, templates, spellings)
+        targets = [
+            self._table.targets.ids(row, spelling=spelling)
+            for row, spelling in zip(rows, spellings, strict=True)
+        ]
         input_ids = _pad(prompts, self._special.pad)
         columns = np.arange(input_ids.shape[1])
         ends = np.array([len(prompt) for prompt in prompts])[:, None]
@@ -279,6 +305,7 @@ class Collator:
             decoder_input_ids=torch.from_numpy(_pad(shifted, self._special.pad)),
             labels=torch.from_numpy(labels),
             is_counted=is_counted,
+            passes=passes,
         )
 
     def plain_inputs(self, rows: IntArray) -> list[list[int]]:
@@ -289,10 +316,10 @@ class Collator:
         ]
 
     def _prompts(
-        self, rows: IntArray, templates: Sequence[int] | IntArray, spelling: int
+        self, rows: IntArray, templates: Sequence[int] | IntArray, spellings: IntArray
     ) -> tuple[list[Any], list[int]]:
         prompts, starts = [], []
-        for row, template in zip(rows, templates, strict=True):
+        for row, template, spelling in zip(rows, templates, spellings, strict=True):
             prefix = self._prefixes.ids(
                 task=int(self._table.tasks[row]),
                 template=int(template),

@@ -194,6 +194,7 @@ def _training(description: Mapping[str, Any]) -> str:
             f"{result['num_rows']:,} ({result['num_too_long']:,} too long left out, "
             f"{result.get('num_cut', 0):,} cut)",
         ],
+        ["rows an epoch", _shares(result.get("rows_per_epoch", {}))],
         ["validation rows", f"{result['num_validation_rows']:,}"],
         ["steps", f"{result['step']:,} of {result['num_steps']:,} ({result['stop_reason']})"],
         ["batch, peak step size", f"{result['batch_size']}, {result['peak_rate']:g}"],
@@ -204,6 +205,10 @@ def _training(description: Mapping[str, Any]) -> str:
         ],
     ]
     return f"## Training\n\n{_table(rows)}\n"
+
+
+def _shares(rows_per_epoch: Mapping[str, int]) -> str:
+    return ", ".join(f"{task} {number:,}" for task, number in rows_per_epoch.items()) or "-"
 
 
 def _test_scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:

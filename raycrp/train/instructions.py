@@ -3,7 +3,9 @@
 Template vectors are made anew every ``refresh_steps`` steps. With 1, each step first encodes its
 own inputs and chooses, as in the paper: exact, at the price of one more encoder pass. Above 1 a
 row's *next* instruction is chosen from the hidden states that its input's tokens have in this
-step's own training pass, so that no input is encoded twice; the choice is at most an epoch old.
+step's own training pass, so that no input is encoded twice; the choice is one visit old. It takes
+effect with the next epoch, so that where tasks are mixed such that a row comes up several times in
+one, all its visits there have the same instruction, and the last pass over the rows decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from raycrp.train.batches import Batch, Collator
 from raycrp.train.tokens import TASKS, TokenTable
 
 _UNSEEN = -1
+_BASE = 128
 _TOKEN_BUDGET = 16_384
 _MAX_TEMPLATE_TOKENS = 512
 
@@ -46,7 +49,9 @@ class Instructions:
         self._tasks = table.tasks
         self._refresh_steps = refresh_steps if choice is InstructionChoice.ADAPTIVE else None
         self._current = table.templates.astype(np.int8)
-        self._upcoming = np.full(table.num_rows, _UNSEEN, dtype=np.int8)
+        # Of a row's visits the largest number stays, whichever workers they fall to: the number of
+        # the pass, then the place of the template.
+        self._upcoming = np.full(table.num_rows, _UNSEEN, dtype=np.int64)
         self._vectors: dict[int, Any] = {}
         self._device = device
 
@@ -103,9 +108,10 @@ class Instructions:
         if not self.is_live or self.is_exact or not batch.is_counted:
             return
         pooled = mean_pool(hidden.detach(), mask=batch.pooled_mask.to(hidden.device))
-        self._upcoming[batch.rows] = nearest_templates(
+        choices = nearest_templates(
             pooled.cpu().numpy(), tasks=self._tasks[batch.rows], template_vectors=self._vectors
         )
+        np.maximum.at(self._upcoming, batch.rows, batch.passes * _BASE + choices)
 
     def gather(self) -> None:
         """Share what each worker chose; every worker calls this."""
@@ -153,7 +159,7 @@ class Instructions:
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from a checkpoint's choices."""
         self._current = state["current"].numpy().copy()
-        self._upcoming = state["upcoming"].numpy().copy()
+        self._upcoming = state["upcoming"].numpy().astype(np.int64)
         self._vectors = {
             task: state[f"vectors_{task}"].numpy()
             for task in range(len(TASKS))
@@ -162,7 +168,7 @@ class Instructions:
 
     def _take_effect(self) -> None:
         seen = self._upcoming != _UNSEEN
-        self._current[seen] = self._upcoming[seen]
+        self._current[seen] = self._upcoming[seen] % _BASE
 
 
 def template_vectors(encoder: torch.nn.Module, *, tokenizer: Any) -> dict[int, Any]:

@@ -14,11 +14,13 @@ from raycrp.train.batches import (
     BatchShape,
     Collator,
     SpecialIds,
+    Visits,
     cut_micro_batches,
     num_batches,
     plan_epoch,
 )
-from raycrp.train.tokens import PrefixTable, TokenTable, read_tokens
+from raycrp.train.mixing import epoch_shares, mix_epoch
+from raycrp.train.tokens import TASKS, PrefixTable, TokenTable, read_tokens
 
 # A blank and one token.
 _LEAST_INPUT_TOKENS = 2
@@ -82,22 +84,23 @@ class Rows:
         """Spellings of each row."""
         return self.table.inputs.num_spellings
 
-    def text_lengths(self, spelling: int) -> tuple[IntArray, IntArray]:
-        """Tokens of input and of target of the rows that are short enough."""
-        number = spelling % self.num_spellings
-        inputs = self.table.inputs.lengths[self.kept, number]
-        return inputs, self.table.targets.lengths[self.kept, number]
+    def text_lengths(
+        self, rows: IntArray, *, passes: IntArray | int = 0
+    ) -> tuple[IntArray, IntArray]:
+        """Tokens of input and of target of these rows, in the spellings of these passes."""
+        numbers = passes % self.num_spellings
+        inputs = self.table.inputs.lengths[rows, numbers]
+        return inputs, self.table.targets.lengths[rows, numbers]
 
-    def lengths(self, rows: IntArray, *, spelling: int = 0) -> IntArray:
-        """Tokens of longest prompt and target of these rows."""
-        number = spelling % self.num_spellings
-        texts = self.table.inputs.lengths[rows, number] + self.table.targets.lengths[rows, number]
-        lengths: IntArray = self._prefix_lengths[rows] + texts
+    def lengths(self, rows: IntArray, *, passes: IntArray | int = 0) -> IntArray:
+        """Tokens of longest prompt and target of these rows, in the spellings of these passes."""
+        inputs, targets = self.text_lengths(rows, passes=passes)
+        lengths: IntArray = self._prefix_lengths[rows] + inputs + targets
         return lengths
 
-    def count_targets(self, rows: IntArray, *, spelling: int = 0) -> int:
+    def count_targets(self, visits: Visits) -> int:
         """Target tokens of these rows."""
-        return int(self.table.targets.lengths[rows, spelling % self.num_spellings].sum())
+        return int(self.text_lengths(visits.rows, passes=visits.passes)[1].sum())
 
 
 def _cut(table: TokenTable, *, room: IntArray, longest_target: int) -> TokenTable:
@@ -116,14 +119,28 @@ class Schedule:
         rows: The training rows.
         shape: How a global batch is cut.
         seed: Seed of the run.
+        temperature: How tasks are mixed, see `epoch_shares`.
     """
 
-    def __init__(self, rows: Rows, *, shape: BatchShape, seed: int) -> None:
+    def __init__(
+        self, rows: Rows, *, shape: BatchShape, seed: int, temperature: float = 1.0
+    ) -> None:
         self._rows = rows
         self._shape = shape
         self._seed = seed
-        self._planned: tuple[int, list[IntArray]] = (-1, [])
+        self._temperature = temperature
+        self._planned: tuple[int, list[Visits]] = (-1, [])
         self.steps_per_epoch = num_batches(len(rows.kept), batch_size=shape.batch_size)
+
+    @property
+    def rows_per_epoch(self) -> dict[str, int]:
+        """Rows that an epoch has of each task; a row that comes up twice counts twice."""
+        tasks, counts = np.unique(self._rows.table.tasks[self._rows.kept], return_counts=True)
+        shares = epoch_shares(counts, temperature=self._temperature)
+        return {
+            TASKS[task].value: share
+            for task, share in zip(tasks.tolist(), shares.tolist(), strict=True)
+        }
 
     def epoch(self, step: int) -> int:
         """Number of the epoch that a step belongs to, from 0."""
@@ -133,17 +150,28 @@ class Schedule:
         """Whether a step is the first of an epoch other than the first."""
         return step > 0 and step % self.steps_per_epoch == 0
 
-    def micro_batches(self, step: int) -> list[IntArray]:
+    def micro_batches(self, step: int) -> list[Visits]:
         """Rows of each micro batch of a step, all workers together; parts may be empty."""
         epoch = self.epoch(step)
         if self._planned[0] != epoch:
-            plan = plan_epoch(
-                *self._rows.text_lengths(epoch),
-                batch_size=self._shape.batch_size,
-                seed=self._seed,
-                epoch=epoch,
-            )
-            self._planned = (epoch, plan)
-        rows = self._rows.kept[self._planned[1][step % self.steps_per_epoch]]
-        lengths = self._rows.lengths(rows, spelling=epoch)
-        return cut_micro_batches(rows, lengths=lengths, shape=self._shape)
+            self._planned = (epoch, self._plan(epoch))
+        visits = self._planned[1][step % self.steps_per_epoch]
+        lengths = self._rows.lengths(visits.rows, passes=visits.passes)
+        return cut_micro_batches(visits, lengths=lengths, shape=self._shape)
+
+    def _plan(self, epoch: int) -> list[Visits]:
+        kept = self._rows.kept
+        places, passes = mix_epoch(
+            self._rows.table.tasks[kept],
+            temperature=self._temperature,
+            seed=self._seed,
+            epoch=epoch,
+        )
+        visits = Visits(kept[places], passes)
+        batches = plan_epoch(
+            *self._rows.text_lengths(visits.rows, passes=passes),
+            batch_size=self._shape.batch_size,
+            seed=self._seed,
+            epoch=epoch,
+        )
+        return [visits[batch] for batch in batches]

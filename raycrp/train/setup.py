@@ -106,6 +106,7 @@ class Parts:
             "num_steps": self.num_steps,
             "steps_per_epoch": self.schedule.steps_per_epoch,
             "num_rows": len(self.rows.kept),
+            "rows_per_epoch": self.schedule.rows_per_epoch,
             "num_too_long": self.rows.num_too_long,
             "num_cut": self.rows.num_cut,
             "num_spellings": self.rows.num_spellings,
@@ -144,7 +145,9 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     special = special_ids(tokenizer, start=int(model.config.decoder_start_token_id))
     prefixes = PrefixTable(tokenizer, part_end=part_end(model, tokenizer))
     rows = _load_rows(settings, prefixes=prefixes, special=special)
-    schedule = Schedule(rows[Split.TRAIN], shape=shape, seed=settings.seed)
+    schedule = Schedule(
+        rows[Split.TRAIN], shape=shape, seed=settings.seed, temperature=train.task_temperature
+    )
     precision = agreed_precision(
         train, before=None if checkpoint is None else checkpoint.manifest.precision
     )

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from raycrp.arrays import IntArray
 from raycrp.choices import Precision
 from raycrp.model.dropout import seed_dropout
 from raycrp.prometheus import observe, set_gauge, set_training, set_training_limits
 from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage
-from raycrp.train.batches import Batch, rows_of_micro_batch, summed_loss
+from raycrp.train.batches import Batch, Visits, rows_of_micro_batch, summed_loss
 from raycrp.train.checkpoint import Progress, check_finite, next_progress
 from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.due import Due, SaveClock
@@ -161,14 +160,13 @@ class Worker:
         """One optimiser step on one global batch."""
         step = self.progress.step
         self._guard.enter(step)
-        epoch = self._schedule.epoch(step)
         parts = self._schedule.micro_batches(step)
-        num_targets = sum(self._rows.count_targets(part, spelling=epoch) for part in parts)
+        num_targets = sum(self._rows.count_targets(part) for part in parts)
         self._prepare_instructions(step, parts)
         self._set_rates(step)
         for number in self._numbers(len(parts)):
             seed_dropout(self._parts.dropout, (self._settings.seed, step, number))
-            batch = self._batch(parts, number, spelling=epoch)
+            batch = self._batch(parts, number)
             loss, hidden = self._forward(batch)
             # DeepSpeed averages over workers; the mean wanted is over the global batch's tokens.
             scale = self._session.world_size / num_targets
@@ -289,12 +287,12 @@ class Worker:
         num_rounds = -(-num_parts // world_size)
         return range(self._session.rank, num_rounds * world_size, world_size)
 
-    def _batch(self, parts: list[IntArray], number: int, *, spelling: int) -> Batch:
-        rows, is_counted = rows_of_micro_batch(parts, number)
+    def _batch(self, parts: list[Visits], number: int) -> Batch:
+        visits, is_counted = rows_of_micro_batch(parts, number)
         return self._rows.collate(
-            rows,
-            templates=self._instructions.templates(rows),
-            spelling=spelling,
+            visits.rows,
+            templates=self._instructions.templates(visits.rows),
+            passes=visits.passes,
             is_counted=is_counted,
         )
 
@@ -313,7 +311,7 @@ class Worker:
         )
         return loss, output.encoder_last_hidden_state
 
-    def _prepare_instructions(self, step: int, parts: list[IntArray]) -> None:
+    def _prepare_instructions(self, step: int, parts: list[Visits]) -> None:
         if self._schedule.starts_epoch(step):
             self._instructions.start_epoch()
         if not self._instructions.needs_refresh(step):
@@ -324,7 +322,7 @@ class Worker:
             for number in self._numbers(len(parts)):
                 self._instructions.choose(
                     encoder,
-                    rows=rows_of_micro_batch(parts, number)[0],
+                    rows=rows_of_micro_batch(parts, number)[0].rows,
                     collator=self._rows.collate,
                     pad_id=self._parts.tokenizer.pad_token_id,
                 )
@@ -387,8 +385,9 @@ class Worker:
 
     def _row_ids(self, step: int) -> list[int]:
         parts = self._schedule.micro_batches(step)
-        ids: list[int] = self._rows.table.row_ids[np.concatenate(parts)].tolist()
-        return sorted(ids)
+        places = np.concatenate([part.rows for part in parts])
+        ids: list[int] = np.unique(self._rows.table.row_ids[places]).tolist()
+        return ids
 
     def _track(self, metrics: dict[str, float]) -> None:
         if self._tracker is not None:

@@ -6,6 +6,7 @@ from raycrp.errors import TrainError
 from raycrp.train.batches import (
     Collator,
     SpecialIds,
+    Visits,
     batch_shape,
     cut_micro_batches,
     num_batches,
@@ -23,6 +24,10 @@ def shape(batch_size=32, *, micro=None, workers=1, budget=1_000_000):
     return batch_shape(
         batch_size, micro_batch_size=micro, num_workers=(workers, workers), token_budget=budget
     )
+
+
+def visits(rows):
+    return Visits(np.array(rows, dtype=np.int64), np.zeros(len(rows), dtype=np.int64))
 
 
 def test_every_row_occurs_once_in_an_epoch():
@@ -63,22 +68,24 @@ def test_long_batches_do_not_come_in_order_of_length():
 @pytest.mark.parametrize(("micro", "workers", "parts"), [(None, 1, 1), (None, 2, 2), (8, 2, 4)])
 def test_batch_is_cut_by_workers_and_micro_batch_size(micro, workers, parts):
     rows = np.arange(32)
-    cut = cut_micro_batches(rows, lengths=LENGTHS[:32], shape=shape(micro=micro, workers=workers))
+    cut = cut_micro_batches(
+        visits(rows), lengths=LENGTHS[:32], shape=shape(micro=micro, workers=workers)
+    )
     assert len(cut) == parts
     assert {len(part) for part in cut} == {32 // parts}
-    assert sorted(np.concatenate(cut).tolist()) == rows.tolist()
+    assert sorted(np.concatenate([part.rows for part in cut]).tolist()) == rows.tolist()
 
 
 def test_micro_batches_above_the_token_budget_are_cut_further():
     cut = cut_micro_batches(
-        np.arange(32), lengths=np.full(32, 100), shape=shape(workers=2, budget=500)
+        visits(range(32)), lengths=np.full(32, 100), shape=shape(workers=2, budget=500)
     )
     assert len(cut) == 8
     assert all(len(part) * 100 <= 500 for part in cut)
 
 
 def test_a_small_last_batch_leaves_parts_empty():
-    cut = cut_micro_batches(np.arange(3), lengths=np.full(3, 5), shape=shape(micro=4))
+    cut = cut_micro_batches(visits(range(3)), lengths=np.full(3, 5), shape=shape(micro=4))
     assert [len(part) for part in cut] == [1, 1, 1, 0, 0, 0, 0, 0]
 
 
@@ -157,9 +164,9 @@ def test_a_batch_that_divides_among_no_allowed_number_of_workers_is_refused():
 
 
 def test_a_worker_without_a_micro_batch_has_a_row_that_does_not_count():
-    parts = [np.array([4, 7]), np.array([], dtype=np.int64)]
+    parts = [visits([4, 7]), visits([])]
     found = [rows_of_micro_batch(parts, number) for number in range(3)]
-    assert [(rows.tolist(), is_counted) for rows, is_counted in found] == [
+    assert [(part.rows.tolist(), is_counted) for part, is_counted in found] == [
         ([4, 7], True),
         ([4], False),
         ([4], False),

@@ -35,7 +35,7 @@ def make_instructions(choice=InstructionChoice.ADAPTIVE, refresh_steps=4):
     return made
 
 
-def make_batch(rows, pooled_mask):
+def make_batch(rows, pooled_mask, *, passes=0):
     none = torch.zeros((len(rows), 0), dtype=torch.int64)
     mask = torch.tensor(pooled_mask)
     return Batch(
@@ -45,6 +45,7 @@ def make_batch(rows, pooled_mask):
         pooled_mask=mask,
         decoder_input_ids=none,
         labels=none,
+        passes=passes,
     )
 
 
@@ -80,6 +81,27 @@ def test_state_goes_on_in_the_middle_of_an_epoch():
     second.observe(make_batch([2], [[1]]), hidden=torch.tensor([[[0.0, 6.0]]]))
     second.start_epoch()
     assert second.templates(np.arange(4)).tolist() == [0, 1, 0, 1]
+
+
+def test_of_a_rows_visits_in_an_epoch_the_last_pass_decides():
+    far, near = [[9.0, 0.0]], [[1.0, 0.0]]
+    # In one batch, in two batches whichever comes first, and with a checkpoint in between.
+    once, twice, reversed_ = make_instructions(), make_instructions(), make_instructions()
+    once.observe(
+        make_batch([1, 1], [[1], [1]], passes=np.array([3, 2])), hidden=torch.tensor([near, far])
+    )
+    twice.observe(make_batch([1], [[1]], passes=np.array([2])), hidden=torch.tensor([far]))
+    resumed = make_instructions()
+    resumed.load_state(twice.state())
+    resumed.observe(make_batch([1], [[1]], passes=np.array([3])), hidden=torch.tensor([near]))
+    for passes, hidden in ((3, near), (2, far)):
+        batch = make_batch([1], [[1]], passes=np.array([passes]))
+        reversed_.observe(batch, hidden=torch.tensor([hidden]))
+    for instructions in (once, resumed, reversed_):
+        instructions.start_epoch()
+        assert instructions.templates(np.array([1])).tolist() == [0]
+    twice.start_epoch()
+    assert twice.templates(np.array([1])).tolist() == [1]
 
 
 @pytest.mark.parametrize(
