@@ -34,9 +34,7 @@ def test_shares_follow_the_root_of_the_counts(counts, temperature, shares):
 
 @given(COUNTS, TEMPERATURES, TEMPERATURES)
 def test_a_higher_temperature_brings_shares_nearer(counts, one, other):
-    low, high = (
-        epoch_shares(np.array(counts), temperature=each) for each in sorted((one, other))
-    )
+    low, high = (epoch_shares(np.array(counts), temperature=each) for each in sorted((one, other)))
     assert low.sum() == high.sum() == sum(counts)
     smallest, largest = np.argmin(counts), np.argmax(counts)
     # Rounding by largest remainder may turn by one what is monotone before it.
