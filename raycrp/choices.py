@@ -154,6 +154,13 @@ class Decay(StrEnum):
     CONSTANT = "constant"
 
 
+class SelectBy(StrEnum):
+    """Which validation of a training is the best."""
+
+    LOSS = "loss"
+    EXACT = "exact"
+
+
 class Spelling(StrEnum):
     """How the molecules of training rows are written."""
 

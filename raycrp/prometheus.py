@@ -97,6 +97,7 @@ METRICS: Mapping[str, Metric] = {
         _gauge("raycrp_train_epoch", "epochs", "Passes over the training rows"),
         _gauge("raycrp_train_loss", "nats", "Mean cross-entropy of a target token"),
         _gauge("raycrp_train_validation_loss", "nats", "The same, validation rows", _TASK),
+        _gauge("raycrp_train_validation_exact", "1", "Share of validation answers exact", _TASK),
         _gauge("raycrp_train_validation_accuracy", "1", "Share of validation tokens right"),
         _gauge("raycrp_train_learning_rate", "1", "Step size of AdamW"),
         _gauge("raycrp_train_gradient_norm", "1", "Norm of the gradient before clipping"),
@@ -138,7 +139,12 @@ TRAINING: Mapping[str, str] = {
 }
 """Names in the training log (``raycrp.tracking.METRICS``) and the metrics that show them."""
 
-_VALIDATION_PREFIX = "validation_loss"
+_VALIDATION: Mapping[str, str] = {
+    "validation_loss": "raycrp_train_validation_loss",
+    "validation_exact": "raycrp_train_validation_exact",
+}
+"""The same of what each task has too, by the start of its name."""
+
 _BYTES_PER_GIB = 2**30
 
 
@@ -247,9 +253,10 @@ def set_training(step: int, values: Mapping[str, float], *, run: str) -> None:
     for name, value in values.items():
         if name in TRAINING:
             set_gauge(TRAINING[name], value, run=run)
-        elif name.startswith(_VALIDATION_PREFIX):
-            task = name.removeprefix(_VALIDATION_PREFIX).lstrip("_") or "all"
-            set_gauge("raycrp_train_validation_loss", value, run=run, task=task)
+        for start, metric in _VALIDATION.items():
+            if name.startswith(start):
+                task = name.removeprefix(start).lstrip("_") or "all"
+                set_gauge(metric, value, run=run, task=task)
     if "memory_gib" in values:
         num_bytes = values["memory_gib"] * _BYTES_PER_GIB
         set_gauge("raycrp_train_memory_bytes", num_bytes, run=run)

@@ -13,6 +13,7 @@ from raycrp.board.snapshot import RunReader, Snapshot
 from raycrp.board.stages import UNDER_WAY, WAITING, StageView
 from raycrp.board.sweep import SweepView, TrialState
 from raycrp.board.training import Line, seconds_left
+from raycrp.choices import SelectBy
 from raycrp.errors import RunError
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
@@ -157,8 +158,8 @@ def _describe_search(view: StageView, search: SearchView) -> Iterator[str]:
     yield line
     best = search.best
     if best is not None and best.best is not None:
-        loss, step = best.best["validation_loss"], best.best["step"]
-        yield f"  best {best.name}: validation loss {loss:.4f} at step {step}, {best.state}"
+        scores = _scores(best.best, search.select_by)
+        yield f"  best {best.name}: validation {scores}, {best.state}"
     for trial in search.trials:
         if view.state == UNDER_WAY and trial.state is TrialState.RUNNING:
             yield f"  running {trial.name}: step {trial.step}"
@@ -172,11 +173,18 @@ def _describe_training(view: StageView, snapshot: Snapshot) -> Iterator[str]:
     if training.best is not None:
         last, best = training.validations[-1], training.best
         yield (
-            f"  validation loss {last['validation_loss']:.4f} at step {last['step']}, "
-            f"best {best['validation_loss']:.4f} at step {best['step']}"
+            f"  validation {_scores(last, training.select_by)}, "
+            f"best {_scores(best, training.select_by).removeprefix('loss ')}"
         )
     if snapshot.restarts:
         yield _describe_restarts(snapshot.restarts)
+
+
+def _scores(line: Line, select_by: SelectBy) -> str:
+    exact = (
+        f"exact {line.get('validation_exact', 0.0):.3f}, " if select_by is SelectBy.EXACT else ""
+    )
+    return f"{exact}loss {line['validation_loss']:.4f} at step {line['step']}"
 
 
 def _describe_restarts(restarts: Sequence[Restart]) -> str:

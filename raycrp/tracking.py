@@ -7,17 +7,19 @@ the newest lines safe does not grow with the number of steps.
 
 import json
 import logging
+import math
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pyarrow import fs
 
+from raycrp.choices import SelectBy
 from raycrp.mlflow_run import MlflowRun
 from raycrp.run import RunFolder, copy_folder
 
@@ -29,6 +31,10 @@ SEGMENT_LINES = 1_000
 
 EVENTS_EVERY_S = 30.0
 """Seconds after which new TensorBoard events are shown, where nothing is flushed before."""
+
+_TIE_WEIGHT = 1e-9
+_TIE_LOSS = 100.0
+"""Together less than the exact match of one row in millions."""
 
 _SEGMENT = re.compile(r"metrics(?:\.(\d{6}))?\.jsonl")
 
@@ -77,6 +83,7 @@ class Tracker:
         start_step: Steps done before this attempt.
         mlflow_uri: Tracking server that hears of them too; none if None.
         settings: What it is to note beside them, by dotted name.
+        owes_validation: Whether the validation of ``start_step`` is still to be done.
     """
 
     def __init__(
@@ -87,10 +94,11 @@ class Tracker:
         start_step: int,
         mlflow_uri: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        owes_validation: bool = False,
     ) -> None:
         self._run = run
         self._events_dir = events_dir
-        self._number, self._lines = _go_back(run, start_step)
+        self._number, self._lines = _go_back(run, start_step, owes_validation=owes_validation)
         self._started = time.monotonic()
         self._is_behind = False
         self._events = _EventFile(run, events_dir, self._number, purge_step=start_step + 1)
@@ -102,6 +110,8 @@ class Tracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record metrics of a step.
 
+        A value that is infinite or no number is left out of all that is written: JSON has none.
+
         Args:
             step: Optimiser steps done.
             values: By name, each declared in ``METRICS``.
@@ -112,8 +122,9 @@ class Tracker:
         unknown = sorted(set(values) - set(METRICS))
         if unknown:
             raise ValueError(f"metrics {unknown} are not declared in raycrp.tracking.METRICS")
-        line = {"step": step, "seconds": time.monotonic() - self._started, **values}
-        text = json.dumps({name: _rounded(value) for name, value in line.items()}) + "\n"
+        values = _finite(values)
+        seconds = time.monotonic() - self._started
+        text = _line_text({"step": step, "seconds": seconds, **values})
         self._lines.append(text)
         if self._run.is_local:
             self._append(text)
@@ -172,6 +183,53 @@ def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
         run: The run folder.
     """
     return [line for path in metrics_files(run) for line in _read_segment(run, path)]
+
+
+def best_validation(
+    lines: Iterable[Mapping[str, Any]], *, select_by: SelectBy
+) -> Mapping[str, Any] | None:
+    """The line of the validation whose weights are kept; None where there is none.
+
+    Args:
+        lines: Lines of metrics, in order of their steps.
+        select_by: The rule.
+    """
+    validated = [
+        line for line in lines if math.isfinite(validation_cost(line, select_by=select_by))
+    ]
+    return min(validated, key=lambda line: validation_cost(line, select_by=select_by), default=None)
+
+
+def is_validation(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics is of a validation, be its loss a number or not.
+
+    Args:
+        line: Of the metrics.
+    """
+    return any(name.startswith("validation_") for name in line)
+
+
+def validation_cost(line: Mapping[str, Any], *, select_by: SelectBy) -> float:
+    """What the best of several validations has least of; of equals, the earliest is the best.
+
+    Exact matches that are equal, as they are while there are none yet, are told apart by their
+    losses, so that a training that gets better is not stopped for want of a whole right answer.
+
+    Args:
+        line: Metrics of a validation; of a step without one, the cost is infinite.
+        select_by: The rule.
+
+    Returns:
+        Infinity where the loss is no finite number, whatever the rule.
+    """
+    # Rounded as in the file, so that the worker and those who read its lines agree.
+    loss = _rounded(line.get("validation_loss", math.inf))
+    if not math.isfinite(loss):
+        return math.inf
+    if select_by is SelectBy.LOSS:
+        return loss
+    exact = _rounded(line.get("validation_exact", 0.0))
+    return _TIE_WEIGHT * min(loss, _TIE_LOSS) - exact
 
 
 def metrics_files(run: RunFolder) -> list[str]:
@@ -272,7 +330,7 @@ class _EventFile:
         copy_folder(fs.LocalFileSystem(), str(self._scratch), target=target)
 
 
-def _go_back(run: RunFolder, step: int) -> tuple[int, list[str]]:
+def _go_back(run: RunFolder, step: int, *, owes_validation: bool) -> tuple[int, list[str]]:
     """The segment to go on in and its lines up to a step.
 
     Segments behind it are deleted, the last one first: whenever this is cut off, what is left is
@@ -281,8 +339,10 @@ def _go_back(run: RunFolder, step: int) -> tuple[int, list[str]]:
     for number in reversed(_segment_numbers(run)):
         path = _segment_path(number)
         lines = [line for line in _read_segment(run, path) if line["step"] <= step]
+        if owes_validation:
+            lines = [line for line in lines if line["step"] < step or not is_validation(line)]
         if lines or not number:
-            return number, [json.dumps(line) + "\n" for line in lines]
+            return number, [_line_text(line) for line in lines]
         run.delete(path)
     return 0, []
 
@@ -307,6 +367,15 @@ def _segment_number(name: str) -> int:
 def _segment_path(number: int) -> str:
     stem, dot, ending = METRICS_FILE.partition(".")
     return f"{stem}.{number:06d}{dot}{ending}" if number else METRICS_FILE
+
+
+def _line_text(values: Mapping[str, float]) -> str:
+    rounded = {name: _rounded(value) for name, value in _finite(values).items()}
+    return json.dumps(rounded, allow_nan=False) + "\n"
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _rounded(value: float) -> float:

@@ -151,7 +151,7 @@ def lines_figure(sweep: SweepView, *, task: str, metric: Metric) -> Figure:
 
 
 def loss_figure(training: TrainingView) -> Figure:
-    """Training and validation loss over steps; a ring marks the lowest validation loss.
+    """Training and validation loss over steps; a ring marks the weights that are kept.
 
     Args:
         training: The training log.
@@ -167,7 +167,7 @@ def loss_figure(training: TrainingView) -> Figure:
     ]
     if training.best is not None:
         x, y = [training.best["step"]], [training.best["validation_loss"]]
-        data.append(_ring(x, y, name="lowest"))
+        data.append(_ring(x, y, name="best"))
     return {"data": data, "layout": _step_layout("loss (nats per token)", data)}
 
 

@@ -6,8 +6,10 @@ from itertools import product
 from typing import Any
 
 from raycrp.board.sweep import TrialState
-from raycrp.board.training import Line, TrainingLog
+from raycrp.board.training import Line, TrainingLog, rule_of
+from raycrp.choices import SelectBy
 from raycrp.run import RunFolder
+from raycrp.tracking import validation_cost
 from raycrp.train.trials import RESULT_FILE, STOPPED_FILE, trial_name, trial_run
 
 
@@ -34,9 +36,11 @@ class SearchView:
 
     Args:
         trials: All trials, those that wait included, in the order in which they start.
+        select_by: Which validation, and with it which trial, is the best.
     """
 
     trials: Sequence[SearchTrialView] = ()
+    select_by: SelectBy = SelectBy.LOSS
 
     def num_in(self, state: TrialState) -> int:
         """Trials in a state."""
@@ -49,9 +53,13 @@ class SearchView:
 
     @property
     def best(self) -> SearchTrialView | None:
-        """The trial with the lowest validation loss so far."""
+        """The trial with the best validation so far."""
         known = [trial for trial in self.trials if trial.best is not None]
-        return min(known, key=_best_loss, default=None)
+        return min(
+            known,
+            key=lambda trial: validation_cost(trial.best or {}, select_by=self.select_by),
+            default=None,
+        )
 
 
 class SearchLog:
@@ -76,14 +84,15 @@ class SearchLog:
             return SearchView()
         points = product(section["learning_rate"], section["batch_size"])
         names = [trial_name(learning_rate=rate, batch_size=batch) for rate, batch in points]
-        return SearchView(tuple(map(self._read_trial, names)))
+        rule = rule_of(settings)
+        return SearchView(tuple(self._read_trial(name, rule) for name in names), rule)
 
-    def _read_trial(self, name: str) -> SearchTrialView:
+    def _read_trial(self, name: str, rule: SelectBy) -> SearchTrialView:
         if name not in self._trials:
             run = trial_run(self._run, name)
             self._trials[name] = (run, TrainingLog(run))
         run, log = self._trials[name]
-        view = log.read()
+        view = log.read(select_by=rule)
         lines = [line for line in (view.last, *view.validations[-1:]) if line is not None]
         step = max((int(line["step"]) for line in lines), default=0)
         return SearchTrialView(name, _state(run, is_started=bool(lines)), step, view.best)
@@ -95,7 +104,3 @@ def _state(run: RunFolder, *, is_started: bool) -> TrialState:
     if run.exists(STOPPED_FILE):
         return TrialState.STOPPED
     return TrialState.RUNNING if is_started else TrialState.WAITING
-
-
-def _best_loss(trial: SearchTrialView) -> float:
-    return float(trial.best["validation_loss"]) if trial.best else float("inf")

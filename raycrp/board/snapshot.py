@@ -14,7 +14,7 @@ from pyarrow import fs
 from raycrp.board.search import SearchLog, SearchView
 from raycrp.board.stages import DONE, OUTDATED, StageView, stage_views
 from raycrp.board.sweep import SweepView, build_sweep
-from raycrp.board.training import TrainingLog, TrainingView
+from raycrp.board.training import TrainingLog, TrainingView, rule_of
 from raycrp.errors import RaycrpError, RunError
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
@@ -107,7 +107,7 @@ class RunReader:
             stages=stages,
             sweep=self._read_sweep(settings, stages) if settings else SweepView(),
             cards=self._read_file(CARDS_FILE, _parse_table, ()),
-            training=self._read_training(),
+            training=self._read_training(settings),
             restarts=self._read_file(RESTARTS_FILE, parse_restarts, ()),
             search=self._read_search(settings) if settings else SearchView(),
             problems=tuple(self._problems),
@@ -130,9 +130,9 @@ class RunReader:
                 self._files[relative] = (key, value)
         return value
 
-    def _read_training(self) -> TrainingView:
+    def _read_training(self, settings: Mapping[str, Any]) -> TrainingView:
         try:
-            self._training = self._log.read()
+            self._training = self._log.read(select_by=rule_of(settings))
         except _UNREADABLE:
             self._problems.append(METRICS_FILE)
         return self._training

@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from raycrp.choices import SelectBy
 from raycrp.run import RunFolder
-from raycrp.tracking import metrics_infos
+from raycrp.tracking import best_validation, metrics_infos, validation_cost
 
 Line = Mapping[str, Any]
 _Key = tuple[str, int, int]
@@ -32,11 +33,13 @@ class TrainingView:
         steps: Lines of training steps; every so many of them, and the last.
         validations: Lines of validations; all, or every so many and the best.
         stride: How many lines of steps one of ``steps`` stands for.
+        select_by: Which validation is the best.
     """
 
     steps: Sequence[Line] = ()
     validations: Sequence[Line] = ()
     stride: int = 1
+    select_by: SelectBy = SelectBy.LOSS
 
     @property
     def last(self) -> Line | None:
@@ -45,8 +48,29 @@ class TrainingView:
 
     @property
     def best(self) -> Line | None:
-        """The validation with the lowest loss."""
-        return min(self.validations, key=_validation_loss, default=None)
+        """The validation whose weights are kept."""
+        return best_validation(self.validations, select_by=self.select_by)
+
+
+def rule_of(settings: Mapping[str, Any]) -> SelectBy:
+    """Which validation is the best, by a run's settings.
+
+    Args:
+        settings: The resolved configuration, as read from YAML; older ones do not say.
+    """
+    return SelectBy(settings.get("train", {}).get("select_by", SelectBy.LOSS))
+
+
+def best_score(line: Line, *, select_by: SelectBy) -> tuple[str, str]:
+    """Name and value of what makes a validation the best.
+
+    Args:
+        line: Of the validation.
+        select_by: The rule.
+    """
+    if select_by is SelectBy.EXACT:
+        return "highest validation exact match", f"{line.get('validation_exact', 0.0):.3f}"
+    return "lowest validation loss", f"{line['validation_loss']:.4f}"
 
 
 def seconds_left(view: TrainingView, *, train: Line) -> float | None:
@@ -91,17 +115,20 @@ class TrainingLog:
         self._keys: list[_Key] = []
         self._clear()
 
-    def read(self) -> TrainingView:
-        """The log as it is now."""
+    def read(self, *, select_by: SelectBy = SelectBy.LOSS) -> TrainingView:
+        """The log as it is now.
+
+        Args:
+            select_by: Which validation is the best.
+        """
         keys = [(each.path, each.mtime_ns, each.size) for each in metrics_infos(self._run)]
         if keys != self._keys:
             self._follow(keys)
             self._keys = keys
-        return self._view()
-
-    def _view(self) -> TrainingView:
-        validations = _merged(self._validations, [self._best, self._last_validation])
-        return TrainingView(_merged(self._steps, [self._last]), validations, self._stride)
+        kept = [*self._best.values(), self._last_validation]
+        validations = _merged(self._validations, kept)
+        steps = _merged(self._steps, [self._last])
+        return TrainingView(steps, validations, self._stride, select_by)
 
     def _clear(self) -> None:
         self._keys = []
@@ -114,7 +141,7 @@ class TrainingLog:
         self._validations: list[Line] = []
         self._last: Line | None = None
         self._last_validation: Line | None = None
-        self._best: Line | None = None
+        self._best: dict[SelectBy, Line] = {}
 
     def _follow(self, keys: Sequence[_Key]) -> None:
         if not self._is_continued(keys):
@@ -181,9 +208,10 @@ class TrainingLog:
         for line in _parsed(_lines_with(_VALIDATION, text)):
             self._validations.append(line)
             self._last_validation = line
-            known = self._best
-            if known is None or _validation_loss(line) < _validation_loss(known):
-                self._best = line
+            for rule in SelectBy:
+                cost = validation_cost(line, select_by=rule)
+                if cost < validation_cost(self._best.get(rule, {}), select_by=rule):
+                    self._best[rule] = line
         while len(self._validations) > 2 * self._max_points:
             self._validations = self._validations[::2]
 
@@ -216,7 +244,3 @@ def _parsed(lines: Any) -> Iterator[Line]:
             continue
         if isinstance(line, dict) and "step" in line:
             yield line
-
-
-def _validation_loss(line: Line) -> float:
-    return float(line["validation_loss"])

@@ -13,7 +13,7 @@ from raycrp.board.search import SearchView
 from raycrp.board.snapshot import Snapshot
 from raycrp.board.stages import DONE, UNDER_WAY, WAITING
 from raycrp.board.sweep import TrialState, TrialView
-from raycrp.board.training import Line, seconds_left
+from raycrp.board.training import Line, best_score, seconds_left
 from raycrp.plan import Stage
 
 Children = list[Any]
@@ -174,7 +174,7 @@ def progress_text(snapshot: Snapshot) -> str:
     if training.last is None:
         return ""
     stride = "" if training.stride == 1 else f" One line of the log in {training.stride:,} shown."
-    return f"Loss of LLM-CRP on the target tokens; the ring marks the lowest validation.{stride}"
+    return f"Loss of LLM-CRP on the target tokens; the ring marks the best validation.{stride}"
 
 
 def empty_sweep(snapshot: Snapshot) -> str:
@@ -207,7 +207,8 @@ def _search_text(search: SearchView) -> str:
     best = search.best
     if best is None or best.best is None:
         return text
-    return f"{text} Lowest validation loss so far {best.best['validation_loss']:.4f}, {best.name}."
+    name, value = best_score(best.best, select_by=search.select_by)
+    return f"{text} {name.capitalize()} so far {value}, {best.name}."
 
 
 def _trials_fact(snapshot: Snapshot) -> tuple[str, str, str] | None:
@@ -227,8 +228,7 @@ def _training_facts(snapshot: Snapshot) -> list[tuple[str, str, str]]:
         facts.append(_step_fact(training.last, snapshot))
     if training.best is not None:
         note = f"at step {training.best['step']:,}"
-        loss = f"{training.best['validation_loss']:.4f}"
-        facts.append(("lowest validation loss", loss, note))
+        facts.append((*best_score(training.best, select_by=training.select_by), note))
     if training.last is not None:
         workers = training.last.get("workers")
         note = f"{workers:g} worker{'' if workers == 1 else 's'}" if workers else ""

@@ -10,6 +10,7 @@ from raycrp.choices import (
     InstructionChoice,
     Launcher,
     Precision,
+    SelectBy,
     Spelling,
     Task,
     TooLong,
@@ -53,7 +54,7 @@ class PromptConfig(Section):
 
 
 class SearchConfig(Section):
-    """Values of training to try; the trial with the lowest validation loss becomes the model."""
+    """Values of training to try; the best trial by ``train.select_by`` becomes the model."""
 
     learning_rate: tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
     """Peak step sizes."""
@@ -131,7 +132,10 @@ class TrainConfig(Section):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps at most; by epochs alone if unset."""
     patience: int = Field(default=2, ge=1)
-    """Validations without a lower loss before training stops."""
+    """Validations without a better one before training stops."""
+    select_by: SelectBy = SelectBy.LOSS
+    """Which validation is the best, whose weights are kept: that of the lowest ``loss``, or that of
+    the most ``exact`` answers, of equally many the one of the lower loss."""
     eval_every_steps: int | None = Field(default=None, ge=1)
     """Steps between validations, each with a checkpoint; one epoch if unset."""
     checkpoint_every_steps: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from raycrp.choices import LeakPolicy, Task, TrainReactionType
+from raycrp.choices import LeakPolicy, SelectBy, Task, TrainReactionType
 from raycrp.config import Config
 from raycrp.errors import RunError
 from raycrp.evaluate.bootstrap import Interval
@@ -139,7 +139,7 @@ def gather_contents(config: Config, run: RunFolder) -> Contents:
             run, seed=config.run.seed, num_named=config.report.num_named_reactions
         ),
         audit=_read_json(run, "audit/audit.json"),
-        loss_figure=_loss_figure(run),
+        loss_figure=_loss_figure(run, select_by=config.train.select_by),
         training=_training(summaries[Stage.TRAIN]),
         exact_figure=_exact_figure(scores),
         score_tables=_score_tables(scores),
@@ -224,11 +224,12 @@ def _exact_figure(scores: Sequence[Score]) -> str | None:
     )
 
 
-def _loss_figure(run: RunFolder) -> str | None:
+def _loss_figure(run: RunFolder, *, select_by: SelectBy) -> str | None:
     points = read_metrics(run)
     if not any("loss" in point or "validation_loss" in point for point in points):
         return None
-    return loss_figure(_thin(points), title="Training and validation loss")
+    title = "Training and validation loss"
+    return loss_figure(_thin(points), title=title, select_by=select_by)
 
 
 def _thin(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raycrp.choices import Encoding
+from raycrp.choices import Encoding, SelectBy
+from raycrp.tracking import best_validation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,15 +90,21 @@ def accuracy_figure(trials: Sequence[Mapping[str, Any]], *, title: str) -> str:
         return _to_svg(figure, title=title)
 
 
-def loss_figure(points: Sequence[Mapping[str, float]], *, title: str) -> str:
+def loss_figure(
+    points: Sequence[Mapping[str, float]],
+    *,
+    title: str,
+    select_by: SelectBy = SelectBy.LOSS,
+) -> str:
     """Training and validation loss over optimiser steps.
 
     Args:
         points: Lines of the training's metrics; lines without a loss are left out.
+        select_by: Which validation is the best.
         title: What the figure shows, for readers that cannot see it.
 
     Returns:
-        SVG text. The lowest validation loss has a ring.
+        SVG text. The best validation, whose weights are kept, has a ring.
     """
     with _new_figure(width=7.2, height=3.3) as figure:
         axes = figure.subplots()
@@ -110,7 +117,9 @@ def loss_figure(points: Sequence[Mapping[str, float]], *, title: str) -> str:
             values = [point[key] for point in points if key in point]
             if steps:
                 _draw_line(axes, steps, values, style=style, label=label)
-        _ring_lowest(axes, [point for point in points if "validation_loss" in point])
+        best = best_validation(points, select_by=select_by)
+        if best is not None:
+            _ring(axes, best["step"], best["validation_loss"])
         axes.set_xlabel("optimiser steps")
         axes.set_ylabel("loss (nats per token)")
         axes.set_ylim(bottom=0)
@@ -207,12 +216,6 @@ def _ring_chosen(axes: "Axes", trials: Sequence[Mapping[str, Any]]) -> None:
     for trial in trials:
         if trial["is_best"]:
             _ring(axes, trial["num_clusters"], trial["accuracy"])
-
-
-def _ring_lowest(axes: "Axes", points: Sequence[Mapping[str, float]]) -> None:
-    if points:
-        lowest = min(points, key=lambda point: point["validation_loss"])
-        _ring(axes, lowest["step"], lowest["validation_loss"])
 
 
 def _ring(axes: "Axes", place: float, value: float) -> None:

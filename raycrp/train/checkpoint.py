@@ -13,8 +13,15 @@ from typing import Any
 from pyarrow import fs
 from ray.train import Checkpoint
 
+from raycrp.choices import SelectBy
 from raycrp.errors import DivergedError, TrainError
 from raycrp.run import RunFolder
+from raycrp.tracking import validation_cost
+
+_MISSED = {
+    SelectBy.LOSS: "no lower validation loss",
+    SelectBy.EXACT: "no higher validation exact match, nor a lower loss at the same,",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +32,12 @@ class Progress:
 
     Args:
         step: Optimiser steps done.
-        best_loss: Lowest validation loss so far; None before the first validation.
-        best_step: Step at which it was found.
+        best_loss: Loss of the best validation so far; None before the first one.
+        best_step: Step of the best validation.
         num_worse: Validations since then.
         stop_reason: Why training is over; empty while it is not.
+        best_exact: Exact match of the best validation; None where it was not noted.
+        owes_validation: Whether a validation of this step is still to be done.
     """
 
     step: int = 0
@@ -36,31 +45,59 @@ class Progress:
     best_step: int = 0
     num_worse: int = 0
     stop_reason: str = ""
+    best_exact: float | None = None
+    owes_validation: bool = False
 
 
-def next_progress(progress: Progress, *, loss: float, num_steps: int, patience: int) -> Progress:
+def next_progress(
+    progress: Progress,
+    *,
+    metrics: Mapping[str, float],
+    select_by: SelectBy,
+    num_steps: int,
+    patience: int,
+) -> Progress:
     """How far training is after a validation, and whether it is over.
 
     Args:
         progress: Before it.
-        loss: Validation loss.
+        metrics: ``validation_loss`` and ``validation_exact``.
+        select_by: Which of two validations is the better one; see ``validation_cost``.
         num_steps: Steps of the whole training.
-        patience: Validations without a lower loss before training stops.
+        patience: Validations without a better one before training stops.
 
     Raises:
         DivergedError: If the first loss is no number: there are no weights worth keeping.
     """
+    progress = replace(progress, owes_validation=False)
     if progress.best_loss is None:
-        check_finite(loss, step=progress.step)
-    if progress.best_loss is None or loss < progress.best_loss:
-        progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
+        check_finite(metrics["validation_loss"], step=progress.step)
+    if _is_better(metrics, progress, select_by=select_by):
+        progress = replace(
+            progress,
+            best_loss=metrics["validation_loss"],
+            best_exact=metrics["validation_exact"],
+            best_step=progress.step,
+            num_worse=0,
+        )
     else:
         progress = replace(progress, num_worse=progress.num_worse + 1)
     if progress.num_worse >= patience:
-        return replace(progress, stop_reason=f"no lower validation loss in {patience} validations")
+        return replace(progress, stop_reason=f"{_MISSED[select_by]} in {patience} validations")
     if progress.step >= num_steps:
         return replace(progress, stop_reason="all steps done")
     return progress
+
+
+def _is_better(metrics: Mapping[str, float], progress: Progress, *, select_by: SelectBy) -> bool:
+    if progress.best_loss is None:
+        return True
+    best = {
+        "validation_loss": progress.best_loss,
+        "validation_exact": progress.best_exact or 0.0,
+    }
+    cost = validation_cost(metrics, select_by=select_by)
+    return cost < validation_cost(best, select_by=select_by)
 
 
 def check_finite(loss: float, *, step: int) -> None:
@@ -202,13 +239,22 @@ class StoredCheckpoint:
     filesystem: fs.FileSystem
     path: str
 
+    def __post_init__(self) -> None:
+        # Ray names a local copy by the handle, which stays the same when it is sent to others.
+        object.__setattr__(self, "_handle", Checkpoint(self.path, filesystem=self.filesystem))
+
     def __str__(self) -> str:
         return self.path
 
     @contextmanager
     def as_local_dir(self) -> Iterator[Path]:
-        """The checkpoint as local files: itself on a local disk, else a copy of the node's own."""
-        with Checkpoint(self.path, filesystem=self.filesystem).as_directory() as folder:
+        """The checkpoint as local files: itself on a local disk, else a copy for the whole node.
+
+        Workers that were sent this object by one of them share the copy: the first downloads it,
+        and it goes with the last. None may leave before all have entered.
+        """
+        handle: Checkpoint = self.__dict__["_handle"]
+        with handle.as_directory() as folder:
             yield Path(folder)
 
 

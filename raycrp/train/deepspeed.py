@@ -86,7 +86,25 @@ def build_engine(
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=adamw, config=settings, dist_init_required=False
     )
+    _note_norm_of_clipping(engine)
     return engine
+
+
+def _note_norm_of_clipping(engine: Any) -> None:
+    """Keep the norm that DeepSpeed finds as it clips without ZeRO in fp32, and then forgets.
+
+    Args:
+        engine: DeepSpeed's; with ZeRO its optimiser clips, and tells the norm.
+    """
+    from deepspeed.runtime.utils import clip_grad_norm_
+
+    def clip() -> None:
+        """What the engine does, but for the norm."""
+        engine._global_grad_norm = clip_grad_norm_(
+            parameters=engine.module.parameters(), max_norm=engine.gradient_clipping()
+        )
+
+    engine.clip_fp32_gradients = clip
 
 
 def deepspeed_settings(

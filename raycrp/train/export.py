@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycrp.choices import Fusion, InstructionChoice, Task
+from raycrp.choices import Fusion, InstructionChoice, SelectBy, Task
 from raycrp.config import Config
 from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.prompt.stage import read_num_types
@@ -93,7 +93,12 @@ def _describe(config: Config, run: RunFolder, *, result: Mapping[str, Any]) -> d
         "data_digest": _data_digest(run),
         "max_input_tokens": train.max_input_tokens,
         "max_output_tokens": train.max_output_tokens,
-        "training": {**result, "batch_size": train.batch_size, "peak_rate": train.learning_rate},
+        "training": {
+            **result,
+            "batch_size": train.batch_size,
+            "peak_rate": train.learning_rate,
+            "select_by": train.select_by.value,
+        },
     }
 
 
@@ -203,12 +208,21 @@ def _training(description: Mapping[str, Any]) -> str:
             "validation loss",
             f"{result['best_loss']:.4f} nats per token, step {result['best_step']}",
         ],
+        *_validation_exact(result),
     ]
     return f"## Training\n\n{_table(rows)}\n"
 
 
 def _shares(rows_per_epoch: Mapping[str, int]) -> str:
     return ", ".join(f"{task} {number:,}" for task, number in rows_per_epoch.items()) or "-"
+
+
+def _validation_exact(result: Mapping[str, Any]) -> list[list[str]]:
+    exact = result.get("best_exact")
+    if exact is None:
+        return []
+    rule = " (chosen by it)" if result.get("select_by") == SelectBy.EXACT else ""
+    return [["validation exact match", f"{exact:.3f}, step {result['best_step']}{rule}"]]
 
 
 def _test_scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:

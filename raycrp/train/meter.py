@@ -132,22 +132,29 @@ class Meter:
             f"{metrics['workers']:.0f} workers, {timedelta(seconds=round(left))} left"
         )
 
-    def validation_line(self, progress: Progress, metrics: Mapping[str, float]) -> str:
-        """One line for people about a validation."""
-        ending = f"; stopping: {progress.stop_reason}" if progress.stop_reason else ""
-        return (
-            f"step {progress.step}: validation loss {metrics['validation_loss']:.4f}, "
-            f"token accuracy {metrics['validation_accuracy']:.3f}, exact answers "
-            f"{metrics['validation_exact']:.3f}, best {progress.best_loss:.4f} "
-            f"at step {progress.best_step}{ending}"
-        )
-
     def _clear(self) -> None:
         self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
         self._tokens = self._places = self._rows = self._targets = self._steps = 0
         self._flops = self._carried_loss = self._carried_targets = 0.0
         self._started, self._cpu_started = time.monotonic(), time.process_time()
         self._paused_s = self._cpu_paused_s = 0.0
+
+
+def validation_line(progress: Progress, metrics: Mapping[str, float]) -> str:
+    """One line for people about a validation.
+
+    Args:
+        progress: How far training is after it.
+        metrics: What it found.
+    """
+    ending = f"; stopping: {progress.stop_reason}" if progress.stop_reason else ""
+    exact = "" if progress.best_exact is None else f", exact {progress.best_exact:.3f}"
+    return (
+        f"step {progress.step}: validation loss {metrics['validation_loss']:.4f}, "
+        f"token accuracy {metrics['validation_accuracy']:.3f}, exact answers "
+        f"{metrics['validation_exact']:.3f}, best at step {progress.best_step} "
+        f"(loss {progress.best_loss:.4f}{exact}){ending}"
+    )
 
 
 def peak_memory_bytes(device: Any) -> int:

@@ -17,14 +17,20 @@ import pyarrow as pa
 from ray import tune
 from ray.train import UserCallback
 
-from raycrp.choices import Launcher
+from raycrp.choices import Launcher, SelectBy
 from raycrp.config import SearchConfig, TrainConfig
 from raycrp.errors import DivergedError, TrainError
 from raycrp.ray_session import check_only_ray_here
 from raycrp.ray_tune import run_trials
 from raycrp.run import RunFolder, copy_folder
 from raycrp.schemas import Split
-from raycrp.tracking import copy_metrics, read_metrics
+from raycrp.tracking import (
+    best_validation,
+    copy_metrics,
+    is_validation,
+    read_metrics,
+    validation_cost,
+)
 from raycrp.train.checks import check_resources, check_settings
 from raycrp.train.setup import WorkerSettings
 from raycrp.train.trials import (
@@ -41,6 +47,8 @@ _RAY_DIR = f"{SEARCH_DIR}/ray"
 _MAX_FAILURES = 3
 """Times that a trial goes on after its node was lost."""
 _LOSS = "validation_loss"
+_EXACT = "validation_exact"
+_COST = "cost"
 _ROWS = "rows_seen"
 
 logger = logging.getLogger(__name__)
@@ -142,7 +150,7 @@ def _run_tune(
         # The workers take the CPUs; the trial only waits, but Tune wants it to ask for something.
         resources={"cpu": 0, "memory": 1},
         tune_config=tune.TuneConfig(
-            metric=_LOSS, mode="min", scheduler=scheduler, max_concurrent_trials=concurrent
+            metric=_COST, mode="min", scheduler=scheduler, max_concurrent_trials=concurrent
         ),
         callback=_Follower(settings, by_name),
         run=run,
@@ -162,7 +170,7 @@ def _run_trial(
 
     own = trials[config["trial"]].settings(settings)
     for line in read_metrics(own.run):
-        if _LOSS in line:
+        if is_validation(line):
             tune.report(_report_of(line, own.train))
     if not any(own.run.exists(path) for path in (RESULT_FILE, STOPPED_FILE)):
         try:
@@ -218,11 +226,12 @@ class _Follower(tune.Callback):
             run.write_json(STOPPED_FILE, {"step": trial.last_result["step"]})
         self._num_ended += 1
         logger.info(
-            "train: %d/%d %s: validation loss %.4f, %s at step %d",
+            "train: %d/%d %s: validation loss %.4f, exact answers %.3f, %s at step %d",
             self._num_ended,
             len(self._trials),
             name,
             trial.last_result[_LOSS],
+            trial.last_result[_EXACT],
             "finished" if is_finished else "stopped",
             trial.last_result["step"],
         )
@@ -232,25 +241,37 @@ class _Follower(tune.Callback):
 class _Ended:
     trial: SearchTrial
     run: RunFolder
+    select_by: SelectBy
+
+    @cached_property
+    def best(self) -> Mapping[str, Any]:
+        """The line of its best validation; empty where there is none."""
+        return best_validation(read_metrics(self.run), select_by=self.select_by) or {}
+
+    @property
+    def cost(self) -> float:
+        """What the best trial has least of."""
+        return validation_cost(self.best, select_by=self.select_by)
 
     @cached_property
     def row(self) -> dict[str, Any]:
         """The trial's row of the table of trials."""
-        lines = [line for line in read_metrics(self.run) if _LOSS in line]
-        best = min(lines, key=lambda line: line[_LOSS], default={})
+        lines = [line for line in read_metrics(self.run) if is_validation(line)]
         return {
             "trial": self.trial.name,
             "learning_rate": self.trial.learning_rate,
             "batch_size": self.trial.batch_size,
             "is_finished": self.run.exists(RESULT_FILE),
             "step": lines[-1]["step"] if lines else self.run.read_json(STOPPED_FILE)["step"],
-            "best_step": best.get("step"),
-            "best_loss": best.get(_LOSS),
+            "best_step": self.best.get("step"),
+            "best_loss": self.best.get(_LOSS),
+            "best_exact": self.best.get(_EXACT),
         }
 
 
 def _choose(settings: WorkerSettings, trials: Sequence[SearchTrial]) -> SearchTrial:
-    ended = [_Ended(trial, trial.settings(settings).run) for trial in trials]
+    rule = settings.train.select_by
+    ended = [_Ended(trial, trial.settings(settings).run, rule) for trial in trials]
     finished = [each for each in ended if each.row["is_finished"]]
     if not finished:
         raise TrainError(
@@ -259,7 +280,7 @@ def _choose(settings: WorkerSettings, trials: Sequence[SearchTrial]) -> SearchTr
         )
     table = pa.Table.from_pylist([each.row for each in ended])
     settings.run.write_table(TRIALS_FILE, table)
-    best = min(finished, key=lambda each: float(each.row["best_loss"]))
+    best = min(finished, key=lambda each: each.cost)
     logger.info("train: best of %d trials is %s", len(trials), best.trial.name)
     return best.trial
 
@@ -277,7 +298,9 @@ def _take_over(run: RunFolder, source: RunFolder) -> None:
 
 def _report_of(line: Mapping[str, Any], train: TrainConfig) -> dict[str, Any]:
     return {
-        _LOSS: line[_LOSS],
+        _COST: validation_cost(line, select_by=train.select_by),
+        _LOSS: line.get(_LOSS, math.inf),
+        _EXACT: line.get(_EXACT, 0.0),
         "step": int(line["step"]),
         _ROWS: int(line["step"]) * train.batch_size,
     }

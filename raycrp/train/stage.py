@@ -56,12 +56,15 @@ def run_train(config: Config, run: RunFolder) -> dict[str, Any]:
     export_model(config, run, result=result)
     summary = _summarise(run, result) | {"seconds": time.monotonic() - started}
     logger.info(
-        "train: %d rows, %d too long and left out, %d cut, %d steps, validation loss %.4f, %.1f s",
+        "train: %d rows, %d too long and left out, %d cut, %d steps, best validation at step %d "
+        "(loss %.4f, exact answers %.3f), %.1f s",
         summary["rows_in"],
         summary["rejected"],
         result["num_cut"],
         result["step"],
+        result["best_step"],
         result["best_loss"],
+        result.get("best_exact") or 0.0,
         summary["seconds"],
     )
     return summary
@@ -84,5 +87,12 @@ def _summarise(run: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _point(line: dict[str, Any]) -> dict[str, Any]:
-    names = ("step", "loss", "learning_rate", "samples_per_s", "validation_loss")
+    names = (
+        "step",
+        "loss",
+        "learning_rate",
+        "samples_per_s",
+        "validation_loss",
+        "validation_exact",
+    )
     return {name: line[name] for name in names if name in line}

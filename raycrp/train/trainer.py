@@ -26,6 +26,7 @@ _FAILURES_DIR = "train/failures"
 _ALIKE_S = 30.0
 _POLL_S = 0.2
 _MAX_FITS = 10
+_GPU_TASK_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
         fit_despite_failures(settings, callbacks=callbacks)
     except TrainingFailedError as error:
         if not settings.run.exists(FAILURE_FILE):
+            if settings.train.use_gpu:
+                check_gpu_of_cluster(settings.train)
             raise TrainError(f"training failed: {_first_lines(error)}") from error
     if settings.run.exists(FAILURE_FILE):
         failure = settings.run.read_json(FAILURE_FILE)
@@ -106,6 +109,39 @@ def fit_despite_failures(
         before_sleep=_say_failed,
         reraise=True,
     )(fit)
+
+
+def check_gpu_of_cluster(train: TrainConfig, *, patience_s: float = _GPU_TASK_S) -> None:
+    """Say what is wrong with a GPU where Ray failed before its workers could.
+
+    A torch without CUDA, or without the driver that it needs, cannot even connect the workers.
+
+    Args:
+        train: Settings of training.
+        patience_s: Seconds to wait for a GPU and its answer.
+
+    Raises:
+        TrainError: Saying what to install.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    task = ray.remote(num_gpus=1, num_cpus=0, max_retries=0)(_gpu_problem).remote(train)
+    try:
+        problem = ray.get(task, timeout=patience_s)
+    except GetTimeoutError:
+        ray.cancel(task, force=True)
+        return
+    if problem:
+        raise TrainError(problem)
+
+
+def _gpu_problem(train: TrainConfig) -> str:
+    try:
+        check_gpu(train)
+    except TrainError as error:
+        return str(error)
+    return ""
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.due import Due, SaveClock
 from raycrp.train.flops import flop_model, peak_flops
 from raycrp.train.instructions import Instructions
-from raycrp.train.meter import Meter
+from raycrp.train.meter import Meter, validation_line
 from raycrp.train.precision import MIN_SCALE, LossScale
 from raycrp.train.resume import load_training, save_training, save_weights
 from raycrp.train.session import Session
@@ -52,12 +52,14 @@ def run_worker(settings: WorkerSettings, *, session: Session) -> Progress:
     worker.restore()
     with worker.tracking():
         while not worker.progress.stop_reason:
-            worker.train_step()
-            due = worker.due()
-            if worker.is_validation_due():
+            if worker.progress.owes_validation:
                 worker.validate()
                 worker.save()
-            elif due.saves:
+                continue
+            worker.train_step()
+            due = worker.due()
+            # A validation is followed by a checkpoint, but a node that goes does not wait for it.
+            if due.saves and (due.is_notice or not worker.progress.owes_validation):
                 worker.save()
             if due.waits_s:
                 worker.wait_for_restart(due.waits_s)
@@ -145,6 +147,7 @@ class Worker:
                     start_step=self.progress.step,
                     mlflow_uri=self._settings.train.mlflow_uri,
                     settings=self._settings.train.model_dump(mode="json"),
+                    owes_validation=self.progress.owes_validation,
                 )
                 self._tracker = stack.enter_context(tracker)
                 set_training_limits(
@@ -175,20 +178,17 @@ class Worker:
             self._meter.add(batch, loss=loss)
         self._engine.step()
         self._meter.end_step(num_rows=sum(map(len, parts)), num_targets=num_targets)
-        self.progress = replace(self.progress, step=step + 1)
+        self.progress = replace(
+            self.progress, step=step + 1, owes_validation=self._is_validation_due(step + 1)
+        )
         self._after_step(len(parts))
 
     def read_meter(self) -> dict[str, float]:
         """Speed, loss and padding since the last reading; every worker calls this."""
         return self._meter.read()
 
-    def is_validation_due(self) -> bool:
-        """Whether it is time to validate."""
-        step = self.progress.step
-        return step % self._parts.eval_every == 0 or step == self._parts.num_steps
-
     def due(self) -> Due:
-        """Whether it is time for a checkpoint between validations; the same on every worker."""
+        """Whether it is time for a checkpoint; the same on every worker."""
         due = self._clock.due(self.progress.step)
         if due.is_notice and due.saves:
             self._say("a node is about to go: saving at step %d", self.progress.step)
@@ -221,7 +221,8 @@ class Worker:
             )
             self.progress = next_progress(
                 self.progress,
-                loss=metrics["validation_loss"],
+                metrics=metrics,
+                select_by=self._settings.train.select_by,
                 num_steps=self._parts.num_steps,
                 patience=self._settings.train.patience,
             )
@@ -235,7 +236,7 @@ class Worker:
                 )
         self._track(metrics)
         self._metrics = metrics | {"validated_step": float(self.progress.step)}
-        self._say("%s", self._meter.validation_line(self.progress, metrics))
+        self._say("%s", validation_line(self.progress, metrics))
         self._meter.resume()
 
     def save(self) -> None:
@@ -280,6 +281,9 @@ class Worker:
         if self._session.rank == 0:
             result = asdict(self.progress) | self._parts.describe()
             self._settings.run.write_json(RESULT_FILE, result)
+
+    def _is_validation_due(self, step: int) -> bool:
+        return step % self._parts.eval_every == 0 or step == self._parts.num_steps
 
     def _numbers(self, num_parts: int) -> range:
         # Every worker takes as many micro batches as any other; those past the end count nothing.
@@ -357,7 +361,7 @@ class Worker:
         metrics["micro_batches"] = num_parts
         metrics["workers"] = self._session.world_size
         norm = self._engine.get_global_grad_norm()
-        if norm is not None:  # ZeRO 0 in fp32 clips without telling the norm.
+        if norm is not None:
             metrics["gradient_norm"] = float(norm)
         if self._loss_scale is not None:
             metrics["loss_scale"] = self._loss_scale.scale

@@ -13,7 +13,7 @@ from raycrp.errors import ClusterError, TrainError
 from raycrp.model.t5 import load_backbone
 from raycrp.run import RunFolder
 from raycrp.tracking import read_metrics
-from raycrp.train import batches, worker
+from raycrp.train import batches, validation, worker
 from raycrp.train.checkpoint import manifest_name, stored_checkpoints
 from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
@@ -171,11 +171,90 @@ def test_finished_training_is_not_trained_again(start):
     assert settings.run.read_json(RESULT_FILE)["step"] == 4
 
 
+class NoticedSession(LocalSession):
+    """Hears before a step that its node goes, and dies in the end.
+
+    Args:
+        run: The run folder.
+        at_step: The step.
+        dies_validated: Whether it dies once the step is validated, before that is saved; else as
+            soon as the step is saved.
+    """
+
+    def __init__(self, run, *, at_step, dies_validated):
+        super().__init__(run, num_checkpoints=5)
+        self._at_step = at_step
+        self._dies_validated = dies_validated
+        self._num_looks = 0
+        self.had_validated = []
+
+    def seconds_left(self):
+        self._num_looks += 1
+        return 100.0 if self._num_looks >= self._at_step else None
+
+    def report(self, metrics, *, step, folder):
+        if step == self._at_step:
+            self.had_validated.append(metrics["validated_step"] == step)
+            if len(self.had_validated) == 2:
+                raise Killed
+        super().report(metrics, step=step, folder=folder)
+        if step == self._at_step and not self._dies_validated:
+            raise Killed
+
+
+@pytest.mark.parametrize("is_killed_later", [False, True])
+def test_a_node_that_goes_waits_for_no_validation(unbroken, start, monkeypatch, is_killed_later):
+    from raycrp.train import due
+    from raycrp.train.deepspeed import prepare_process
+
+    monkeypatch.setattr(due, "_CHECK_EVERY_S", 1e-6)  # A look at the clock after each step.
+    settings = start()
+    prepare_process(use_gpu=False)
+    join_single_process_group(use_gpu=False)
+    session = NoticedSession(settings.run, at_step=8, dies_validated=is_killed_later)
+    with pytest.raises(Killed):
+        run_worker(settings, session=session)
+    assert session.had_validated == [False, True][: 1 + is_killed_later]
+    steps = [step for step, name in loss_curve(settings) if name == "validation_loss"]
+    assert steps == ([4, 8] if is_killed_later else [4])
+    train_model(settings)
+    assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-6)
+    places = [(line["step"], "loss" in line) for line in read_metrics(settings.run)]
+    assert len(places) == len(set(places))
+    results = [each.run.read_json(RESULT_FILE) for each in (settings, unbroken)]
+    assert results[0] == pytest.approx(results[1], abs=1e-6)
+
+
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])
 def test_zero_stages_agree(unbroken, start, zero_stage):
     settings = start(zero_stage=zero_stage)
     train_model(settings)
     assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-5)
+    assert len(gradient_norms(settings)) == 14
+    assert gradient_norms(settings) == pytest.approx(gradient_norms(unbroken), rel=1e-4)
+
+
+def gradient_norms(settings):
+    return [line["gradient_norm"] for line in read_metrics(settings.run) if "loss" in line]
+
+
+def test_the_weights_of_the_most_exact_answers_are_kept(unbroken, start, monkeypatch):
+    from transformers import AutoModelForSeq2SeqLM
+
+    shares = iter([0.25, 0.5, 0.25, 0.375])
+
+    def validate(*args, **kwargs):
+        return validation.validate(*args, **kwargs) | {"validation_exact": next(shares)}
+
+    monkeypatch.setattr(worker, "validate", validate)
+    settings = start(select_by="exact")
+    train_model(settings)
+    result = settings.run.read_json(RESULT_FILE)
+    assert (result["best_step"], result["best_exact"]) == (8, 0.5)
+    assert result["stop_reason"].startswith("no higher validation exact match")
+    assert result["best_loss"] == pytest.approx(loss_curve(unbroken)[8, "validation_loss"])
+    model = AutoModelForSeq2SeqLM.from_pretrained(settings.run.path("train/best"))
+    assert validation_loss(model, settings) == pytest.approx(result["best_loss"], abs=1e-4)
 
 
 def test_an_optimizer_in_the_nodes_memory_agrees_and_may_come_back(unbroken, start):
@@ -307,8 +386,9 @@ def test_a_loss_beyond_fp16_costs_its_own_step_alone(start, monkeypatch):
     settings = start(precision="fp16", max_steps=4, num_workers=1, log_every_steps=2)
     train_model(settings)
     assert settings.run.read_json(RESULT_FILE)["stop_reason"] == "all steps done"
-    lines = [line for line in read_metrics(settings.run) if "loss" in line]
+    lines = [line for line in read_metrics(settings.run) if "epoch" in line]
     assert [line["skipped_steps"] for line in lines] == [0, 1]
+    assert [{"loss", "gradient_norm"} <= line.keys() for line in lines] == [True, False]
 
 
 def test_averaged_weights_are_validated_and_resumed(unbroken, start):

@@ -89,7 +89,8 @@ class TestWithRay:
 
     def test_a_line_of_the_training_log_becomes_gauges(self, ray_metrics):
         line = {"loss": 1.5, "samples_per_s": 20.0, "memory_gib": 2.0, "seconds": 9.0}
-        prometheus.set_training(7, {**line, "validation_loss_forward": 0.5}, run="a")
+        scores = {"validation_loss_forward": 0.5, "validation_exact": 0.25}
+        prometheus.set_training(7, {**line, **scores}, run="a")
         del ray_metrics["raycrp_stage_progress_time_seconds", ("a", "train")]
         assert ray_metrics == {
             ("raycrp_train_step", ("a",)): [7.0],
@@ -97,6 +98,7 @@ class TestWithRay:
             ("raycrp_train_samples_per_second", ("a",)): [20.0],
             ("raycrp_train_memory_bytes", ("a",)): [2.0 * 2**30],
             ("raycrp_train_validation_loss", ("a", "forward")): [0.5],
+            ("raycrp_train_validation_exact", ("a", "all")): [0.25],
         }
 
     def test_a_loss_that_is_not_finite_is_counted(self, ray_metrics):

@@ -51,7 +51,9 @@ def feed_stage():
 
 def feed_training():
     values = dict.fromkeys(TRAINING, 1.0) | {"loss": float("nan"), "memory_gib": 1.0}
-    prometheus.set_training(1, {**values, "validation_loss_forward": 1.0}, run="a")
+    prometheus.set_training(
+        1, {**values, "validation_loss_forward": 1.0, "validation_exact": 0.0}, run="a"
+    )
     prometheus.set_training(1, {"loss": 1.0}, run="a")
 
 

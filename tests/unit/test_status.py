@@ -186,6 +186,24 @@ class TestTraining:
         ) in text
         assert "validation loss 2.7000 at step 30, best 2.5000 at step 20" in text
 
+    def test_the_step_that_is_kept_is_by_the_rule_of_the_run(self, run):
+        start(run, "train")
+        settings = run.read_bytes("config.yaml").decode()
+        assert "  select_by: loss" in settings
+        run.write_bytes(
+            "config.yaml", settings.replace("select_by: loss", "select_by: exact").encode()
+        )
+        self.write(
+            run,
+            {"step": 20, "seconds": 25, "validation_loss": 2.5, "validation_exact": 0.25},
+            {"step": 30, "seconds": 60, "validation_loss": 2.7, "validation_exact": 0.5},
+            {"step": 40, "seconds": 90, "validation_loss": 2.6, "validation_exact": 0.375},
+        )
+        assert (
+            "  validation exact 0.375, loss 2.6000 at step 40, "
+            "best exact 0.500, loss 2.7000 at step 30"
+        ) in describe(run)
+
     def test_workers_now_come_from_the_metrics_where_they_are_there(self, run):
         start(run, "train")
         step = {"step": 1, "seconds": 1, "loss": 1.0, "epoch": 1.0, "samples_per_s": 1.0}

@@ -1,16 +1,25 @@
 import json
+import math
 import tempfile
 
 import pytest
 
 from raycrp import tracking
+from raycrp.choices import SelectBy
 from raycrp.run import RunFolder
-from raycrp.tracking import Tracker, copy_metrics, read_metrics
+from raycrp.tracking import (
+    Tracker,
+    best_validation,
+    copy_metrics,
+    metrics_files,
+    read_metrics,
+    validation_cost,
+)
 
 
-def open_tracker(tmp_path, *, start_step=0):
+def open_tracker(tmp_path, *, start_step=0, **options):
     run = RunFolder(str(tmp_path), "run")
-    return Tracker(run, events_dir="events", start_step=start_step)
+    return Tracker(run, events_dir="events", start_step=start_step, **options)
 
 
 def steps_and_losses(tmp_path):
@@ -31,6 +40,73 @@ def test_a_resumed_training_replaces_the_steps_it_does_again(tmp_path):
     with open_tracker(tmp_path, start_step=20) as tracker:
         tracker.log(30, {"loss": 31.0})
     assert steps_and_losses(tmp_path) == [(10, 10.0), (20, 20.0), (30, 31.0)]
+
+
+def test_a_validation_that_is_still_owed_is_not_there_twice(tmp_path):
+    with open_tracker(tmp_path) as tracker:
+        for step in (10, 20):
+            tracker.log(step, {"loss": 1.0})
+            tracker.log(step, {"validation_loss": 2.0, "validation_exact": 0.0})
+    for owes_validation, num_lines in ((False, 4), (True, 3)):
+        with open_tracker(tmp_path, start_step=20, owes_validation=owes_validation):
+            lines = read_metrics(RunFolder(str(tmp_path), "run"))
+            assert len(lines) == num_lines
+    assert [("loss" in line, line["step"]) for line in lines] == [
+        (True, 10),
+        (False, 10),
+        (True, 20),
+    ]
+
+
+def test_values_that_are_no_numbers_are_left_out(tmp_path):
+    with open_tracker(tmp_path) as tracker:
+        tracker.log(1, {"loss": math.nan, "gradient_norm": math.inf, "epoch": 0.5})
+        tracker.log(1, {"validation_loss": math.inf, "validation_exact": 0.0})
+    run = RunFolder(str(tmp_path), "run")
+    (path,) = metrics_files(run)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    lines = [json.loads(text, parse_constant=refuse) for text in run.read_bytes(path).splitlines()]
+    names = [set(line) - {"step", "seconds"} for line in lines]
+    assert names == [{"epoch"}, {"validation_exact"}]
+    (events,) = (tmp_path / "run/events").iterdir()
+    assert b"train/epoch" in events.read_bytes()
+    assert b"train/gradient_norm" not in events.read_bytes()
+
+
+def test_lines_of_an_older_version_lose_what_is_no_number(tmp_path):
+    run = RunFolder(str(tmp_path), "run")
+    run.write_bytes("train/metrics.jsonl", b'{"step": 1, "loss": 2, "gradient_norm": Infinity}\n')
+    with open_tracker(tmp_path, start_step=1):
+        assert run.read_bytes("train/metrics.jsonl") == b'{"step": 1, "loss": 2}\n'
+
+
+LINES = [
+    {"step": 10, "loss": 9.0},
+    {"step": 10, "validation_loss": 3.0, "validation_exact": 0.0},
+    {"step": 20, "validation_loss": 2.0, "validation_exact": 0.25},
+    {"step": 30, "validation_loss": 2.5, "validation_exact": 0.5},
+    {"step": 40, "validation_loss": 2.4, "validation_exact": 0.5},
+    {"step": 50, "validation_loss": 2.4, "validation_exact": 0.5},
+    {"step": 60, "validation_exact": 1.0},
+    {"step": 70, "validation_loss": math.nan, "validation_exact": 1.0},
+]
+
+
+@pytest.mark.parametrize(("rule", "step"), [(SelectBy.LOSS, 20), (SelectBy.EXACT, 40)])
+def test_the_best_validation_is_by_the_rule_and_the_earliest_of_equals(rule, step):
+    best = best_validation(LINES, select_by=rule)
+    assert best["step"] == step
+    assert best_validation(LINES[:1], select_by=rule) is None
+
+
+def test_no_loss_outweighs_one_more_right_answer():
+    few = {"validation_loss": 1e-6, "validation_exact": 500_000 / 1_000_000}
+    more = {"validation_loss": 1e6, "validation_exact": 500_001 / 1_000_000}
+    costs = [validation_cost(line, select_by=SelectBy.EXACT) for line in (few, more)]
+    assert costs[1] < costs[0]
 
 
 def test_a_line_cut_short_is_left_out(tmp_path):

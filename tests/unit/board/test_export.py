@@ -15,6 +15,7 @@ from raycrp.board.stages import StageView
 from raycrp.board.sweep import TrialState, build_sweep
 from raycrp.board.training import TrainingView
 from raycrp.board.view import empty_sweep, empty_training, header_children
+from raycrp.choices import SelectBy
 from raycrp.config import Config, dump_yaml
 from raycrp.plan import Stage
 from raycrp.run import RunFolder
@@ -205,6 +206,20 @@ class TestHead:
             *("restarts", "2", "13 steps done again"),
         ]
 
+    def test_the_best_validation_is_told_by_what_makes_it_the_best(self, snapshot):
+        lines = [
+            {"step": 7, "validation_loss": 2.5, "validation_exact": 0.5},
+            {"step": 8, "validation_loss": 2.0, "validation_exact": 0.25},
+        ]
+        log = TrainingView((), lines, select_by=SelectBy.EXACT)
+        text = json.dumps(
+            header_children(replace(snapshot, training=log)),
+            default=lambda part: part.to_plotly_json(),
+        )
+        texts = re.findall(r'"children": "([^"]*)"', text)
+        at = texts.index("highest validation exact match")
+        assert texts[at + 1 : at + 3] == ["0.500", "at step 7"]
+
 
 class TestCards:
     def test_the_first_reaction_that_can_be_drawn_is(self):
@@ -236,5 +251,13 @@ class TestEmpty:
         assert empty_training(replace(bare, search=SearchView(trials))) == (
             "Searching step size and batch: 1 of 2 trials done. "
             "Lowest validation loss so far 1.5000, rate-0.1-batch-8."
+        )
+        by_exact = [
+            replace(trials[0], best=best | {"validation_exact": 0.25}),
+            replace(trials[1], best=best | {"validation_exact": 0.5}),
+        ]
+        search = SearchView(by_exact, SelectBy.EXACT)
+        assert empty_training(replace(bare, search=search)).endswith(
+            "Highest validation exact match so far 0.500, rate-1-batch-8."
         )
         assert (empty_sweep(snapshot), empty_training(snapshot)) == ("", "")

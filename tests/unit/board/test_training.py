@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from raycrp.board.training import TrainingLog, seconds_left
+from raycrp.choices import SelectBy
 from raycrp.run import RunFolder
 from raycrp.tracking import METRICS_FILE, metrics_files
 
@@ -133,6 +134,20 @@ def test_a_long_log_keeps_few_points_its_last_line_and_the_best_validation(run):
     assert view.last["step"] == 10_000
     assert view.best["step"] == 4_440
     assert steps(view) == sorted(steps(view))
+
+
+def test_the_best_validation_is_by_the_rule_however_long_the_log_is(run):
+    lines = [
+        {"step": n, "seconds": n, "validation_loss": 2.0, "validation_exact": 0.5}
+        for n in range(1, 2_001)
+    ]
+    lines[700] |= {"validation_loss": 2.5, "validation_exact": 0.75}
+    lines[900] |= {"validation_loss": 1.5}
+    write(run, lines)
+    log = TrainingLog(run, max_points=100)
+    assert log.read().best["step"] == 901
+    assert log.read(select_by=SelectBy.EXACT).best["step"] == 701
+    assert log.read(select_by=SelectBy.LOSS).best["step"] == 901
 
 
 def test_points_stay_few_while_the_log_grows(run):

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from raycrp.choices import Encoding
+from raycrp.choices import Encoding, SelectBy
 from raycrp.report.figures import (
     SPARE_STYLES,
     STYLES,
@@ -100,6 +100,17 @@ def test_loss_figure():
     texts = texts_of(loss_figure(points, title="Loss"))
     assert {"training", "validation", "optimiser steps", "loss (nats per token)"} <= set(texts)
     assert "validation" not in texts_of(loss_figure(points[:1], title="Loss"))
+
+
+def test_the_ring_is_around_the_weights_that_were_kept():
+    def point(step, loss, exact):
+        return {"step": step, "validation_loss": loss, "validation_exact": exact}
+
+    points = [point(1, 3.0, 0.1), point(2, 1.0, 0.2), point(3, 2.0, 0.9)]
+    by_loss, by_exact = (loss_figure(points, title="Loss", select_by=rule) for rule in SelectBy)
+    assert by_loss != by_exact
+    swapped = [point(1, 3.0, 0.1), point(2, 1.0, 0.9), point(3, 2.0, 0.2)]
+    assert loss_figure(swapped, title="Loss", select_by=SelectBy.EXACT) == by_loss
 
 
 def test_interval_figure_names_every_row():

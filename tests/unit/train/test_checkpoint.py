@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 from pyarrow import fs
 
@@ -86,6 +88,21 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
     stored = write_checkpoint(tmp_path / "c", step=5, digest="other")
     with pytest.raises(TrainError, match="another model or tokenizer"):
         newest_good_checkpoint([stored], model_digest="m")
+
+
+def test_workers_that_are_sent_a_checkpoint_share_one_copy_of_it(tmp_path):
+    write_checkpoint(tmp_path / "c", step=5)
+    remote = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    stored = StoredCheckpoint(remote, "c")
+    sent = pickle.loads(pickle.dumps(stored))
+    assert sent == stored
+    folders = []
+    for each in (stored, sent, StoredCheckpoint(remote, "c")):
+        with each.as_local_dir() as folder:
+            assert check_checkpoint(folder).step == 5
+            folders.append(folder)
+        assert not folder.exists()
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_checkpoints_are_listed_by_falling_step(tmp_path):

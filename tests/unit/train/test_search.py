@@ -1,8 +1,10 @@
+import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from raycrp.choices import InstructionChoice
+from raycrp.choices import InstructionChoice, SelectBy
 from raycrp.config import TrainConfig
 from raycrp.errors import DivergedError
 from raycrp.run import RunFolder
@@ -37,7 +39,8 @@ def test_a_trial_that_diverges_ends_as_a_weak_one(settings, reports, monkeypatch
     for _ in range(2):  # As it ends, and as a search that is started anew finds it.
         config = {"trial": bad.name}
         _run_trial(config, settings=settings, trials={trial.name: trial for trial in trials})
-    expected = {"validation_loss": math.inf, "step": 10, "rows_seen": 160}
+    expected = {"cost": math.inf, "validation_loss": math.inf, "validation_exact": 0.0}
+    expected |= {"step": 10, "rows_seen": 160}
     assert reports == [expected, expected]
 
     other = good.settings(settings).run
@@ -46,6 +49,33 @@ def test_a_trial_that_diverges_ends_as_a_weak_one(settings, reports, monkeypatch
     assert _choose(settings, trials) == good
     first = settings.run.read_table(TRIALS_FILE).to_pylist()[0]
     assert (first["is_finished"], first["step"], first["best_loss"]) == (False, 10, None)
+
+
+@pytest.mark.parametrize(("rule", "best"), [("loss", 0), ("exact", 1)])
+def test_the_best_trial_is_by_the_rule_of_the_best_weights(settings, reports, rule, best):
+    train = settings.train.model_copy(update={"select_by": SelectBy(rule)})
+    settings = replace(settings, train=train)
+    trials = [SearchTrial(0.1, 16), SearchTrial(0.2, 16), SearchTrial(0.3, 16)]
+    curves = [[(1.0, 0.2), (1.5, 0.4)], [(2.0, 0.6), (1.9, 0.5)], [(1.4, 0.6), (0.5, 0.6)]]
+    for trial, curve in zip(trials, curves, strict=True):
+        own = trial.settings(settings).run
+        lines = [
+            {"step": 10 * step, "validation_loss": loss, "validation_exact": exact}
+            for step, (loss, exact) in enumerate(curve, start=1)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        own.write_bytes("train/metrics.jsonl", text.encode())
+        if trial is not trials[2]:
+            own.write_json("train/result.json", {})
+    assert _choose(settings, trials) == trials[best]
+    rows = settings.run.read_table(TRIALS_FILE).to_pylist()
+    assert [row["best_step"] for row in rows] == ([10, 20, 20] if rule == "loss" else [20, 10, 20])
+    assert [row["best_exact"] for row in rows][1] == (0.5 if rule == "loss" else 0.6)
+    own = trials[0].settings(settings)
+    own.run.write_json("train/stopped.json", {"step": 20})
+    _run_trial({"trial": trials[0].name}, settings=settings, trials={trials[0].name: trials[0]})
+    costs = [report["cost"] for report in reports]
+    assert costs == ([1.0, 1.5] if rule == "loss" else pytest.approx([-0.2, -0.4], abs=1e-6))
 
 
 def test_the_best_trial_s_files_take_the_place_of_others(tmp_path):
