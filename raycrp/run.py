@@ -87,13 +87,18 @@ class RunFolder:
         return bool(self.filesystem.get_file_info(self.path(relative)).type != fs.FileType.NotFound)
 
     def list_names(self, relative: str = "") -> list[str]:
-        """Sorted names inside a folder; empty if there is none.
+        """Sorted names inside a folder; empty if there is none."""
+        return [file.base_name for file in self.list_files(relative)]
+
+    def list_files(self, relative: str = "") -> list[fs.FileInfo]:
+        """What is inside a folder, by name, with sizes and times; empty if there is none.
 
         Names that begin with a dot are left out: a writer that is killed leaves such a file.
         """
         selector = fs.FileSelector(self.path(relative), allow_not_found=True)
-        names = (info.base_name for info in self.filesystem.get_file_info(selector))
-        return sorted(name for name in names if not name.startswith("."))
+        files = self.filesystem.get_file_info(selector)
+        shown = (file for file in files if not file.base_name.startswith("."))
+        return sorted(shown, key=lambda file: str(file.base_name))
 
     def delete(self, relative: str) -> None:
         """Remove a file or folder if it is there."""

@@ -20,7 +20,8 @@ from raycrp.train.batches import (
     plan_epoch,
 )
 from raycrp.train.mixing import epoch_shares, mix_epoch
-from raycrp.train.tokens import TASKS, PrefixTable, TokenTable, read_tokens
+from raycrp.train.token_store import read_tokens
+from raycrp.train.tokens import TASKS, PrefixTable, TokenTable
 
 # A blank and one token.
 _LEAST_INPUT_TOKENS = 2

@@ -1,19 +1,16 @@
-"""Prompts as token ids: made once by Ray Data, held by every training worker as flat arrays."""
+"""Prompts as token ids: made once by Ray Data, read by training workers as flat arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from raycrp.arrays import IntArray
 from raycrp.chem.spelling import SpelledPair, aligned_pair, randomized_pair
 from raycrp.choices import Spelling, Task
-from raycrp.errors import TrainError
 from raycrp.model.tokenizers import load_tokenizer_dir
 from raycrp.prompt.stage import LLM_CRP_DIR
 from raycrp.prompt.templates import (
@@ -246,17 +243,25 @@ class TokenTable:
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of the spellings of many rows in one flat array.
+    """Token ids of the spellings of many rows in one flat array, which may be a mapped file.
 
     Args:
-        tokens: All texts, one after the other, by row and then by spelling.
-        offsets: Shape ``(num_rows * num_spellings + 1,)``; where each text begins.
-        num_spellings: Spellings of each row.
+        tokens: The texts, in any order.
+        starts: Where each text begins, shape ``(num_rows, num_spellings)``.
+        lengths: Tokens of each text, same shape.
+        ends: Where the last token of each text lies, same shape, if texts are cut short and keep
+            it all the same.
     """
 
     tokens: TokenArray
-    offsets: IntArray
-    num_spellings: int = 1
+    starts: IntArray
+    lengths: IntArray
+    ends: IntArray | None = None
+
+    @property
+    def num_spellings(self) -> int:
+        """Spellings of each row."""
+        return int(self.lengths.shape[1])
 
     def ids(self, row: int, *, spelling: int = 0) -> TokenArray:
         """Token ids of one text.
@@ -265,57 +270,22 @@ class Texts:
             row: Place of the row.
             spelling: Number of the spelling; counted round where there are fewer.
         """
-        place = row * self.num_spellings + spelling % self.num_spellings
-        return self.tokens[self.offsets[place] : self.offsets[place + 1]]
+        place = (row, spelling % self.num_spellings)
+        start = self.starts[place]
+        ids = self.tokens[start : start + self.lengths[place]]
+        if self.ends is None:
+            return ids
+        return np.append(ids[:-1], self.tokens[self.ends[place]])
 
     def cut(self, limits: IntArray, *, keeps_last: bool) -> "Texts":
-        """The same texts, none of them longer than its row's limit.
+        """The same texts, none of them longer than its row's limit; no token is copied.
 
         Args:
             limits: Tokens at most, by row.
             keeps_last: Whether a text that is cut keeps its last token, the end of text.
         """
-        lengths = np.minimum(self.lengths, limits[:, None]).reshape(-1)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        starts = np.repeat(self.offsets[:-1] - offsets[:-1], lengths)
-        tokens = self.tokens[starts + np.arange(offsets[-1])]
-        if keeps_last:
-            tokens[offsets[1:] - 1] = self.tokens[self.offsets[1:] - 1]
-        return Texts(tokens, offsets, self.num_spellings)
-
-    @cached_property
-    def lengths(self) -> IntArray:
-        """Tokens of each text, shape ``(num_rows, num_spellings)``."""
-        return np.diff(self.offsets).reshape(-1, self.num_spellings)
-
-
-def read_tokens(run: RunFolder, split: Split) -> TokenTable:
-    """A split's token table.
-
-    Args:
-        run: The run folder.
-        split: Training or validation.
-
-    Raises:
-        TrainError: If the split has no rows.
-    """
-    table = run.read_table(TOKENS_DIR)
-    table = table.filter(pc.equal(table["split"], split.value)).sort_by("row_id").combine_chunks()
-    if not table.num_rows:
-        raise TrainError(f"the {split} split has no rows; give more data or a larger share of it")
-    return TokenTable(
-        row_ids=table["row_id"].to_numpy(),
-        tasks=table["task"].to_numpy().astype(np.int64),
-        templates=table["template"].to_numpy().astype(np.int64),
-        reaction_types=table["reaction_type"].fill_null(-1).to_numpy().astype(np.int64),
-        inputs=_texts(table["input_ids"]),
-        targets=_texts(table["target_ids"]),
-        num_aligned=int(pc.sum(table["is_aligned"]).as_py()),
-    )
-
-
-def _texts(column: pa.ChunkedArray) -> Texts:
-    rows = column.combine_chunks()
-    texts = rows.flatten()
-    offsets = texts.offsets.to_numpy().astype(np.int64)
-    return Texts(texts.flatten().to_numpy(), offsets - offsets[0], len(texts) // len(rows))
+        return replace(
+            self,
+            lengths=np.minimum(self.lengths, limits[:, None]),
+            ends=self.starts + self.lengths - 1 if keeps_last else None,
+        )

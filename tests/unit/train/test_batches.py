@@ -106,8 +106,12 @@ TABLE = TokenTable(
     tasks=np.array([0, 1]),
     templates=np.array([0, 0]),
     reaction_types=np.array([4, -1]),
-    inputs=Texts(np.array([50, 11, 12, 50, 21], dtype=np.int32), np.array([0, 3, 5])),
-    targets=Texts(np.array([31, 1, 41, 42, 1], dtype=np.int32), np.array([0, 2, 5])),
+    inputs=Texts(
+        np.array([50, 11, 12, 50, 21], dtype=np.int32), np.array([[0], [3]]), np.array([[3], [2]])
+    ),
+    targets=Texts(
+        np.array([31, 1, 41, 42, 1], dtype=np.int32), np.array([[0], [2]]), np.array([[2], [3]])
+    ),
 )
 
 

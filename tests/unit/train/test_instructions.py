@@ -16,14 +16,15 @@ VECTORS = {
 
 
 def make_table():
-    empty = np.zeros(0, dtype=np.int64)
+    zeros = np.zeros((4, 1), dtype=np.int64)
+    empty = Texts(np.zeros(0, dtype=np.int32), zeros, zeros)
     return TokenTable(
         row_ids=np.arange(4),
         tasks=np.array([0, 0, 1, 1]),
         templates=np.array([0, 0, 1, 1]),
         reaction_types=np.zeros(4, dtype=np.int64),
-        inputs=Texts(empty, np.zeros(5, dtype=np.int64)),
-        targets=Texts(empty, np.zeros(5, dtype=np.int64)),
+        inputs=empty,
+        targets=empty,
     )
 
 

@@ -10,6 +10,7 @@ from raycrp.run import RunFolder
 from raycrp.schemas import PROMPTS, Split
 from raycrp.train.batches import Collator
 from raycrp.train.setup import special_ids
+from raycrp.train.token_store import read_tokens
 from raycrp.train.tokens import (
     TASKS,
     TOKENS_DIR,
@@ -17,7 +18,6 @@ from raycrp.train.tokens import (
     SpellingSettings,
     Texts,
     TokenWriter,
-    read_tokens,
 )
 
 INPUTS = {
@@ -167,7 +167,7 @@ def test_each_epoch_takes_the_next_spelling(run):
 
 def test_texts_are_cut_to_their_rows_limits():
     tokens = np.array([1, 2, 3, 9, 4, 9, 5, 6, 9, 7, 8, 9], dtype=np.int32)
-    texts = Texts(tokens, np.array([0, 4, 6, 9, 12]), num_spellings=2)
+    texts = Texts(tokens, np.array([[0, 4], [6, 9]]), np.array([[4, 2], [3, 3]]))
     limits = np.array([3, 2])
     inputs, targets = (texts.cut(limits, keeps_last=keeps) for keeps in (False, True))
 
@@ -176,4 +176,5 @@ def test_texts_are_cut_to_their_rows_limits():
 
     assert read(inputs) == [[1, 2, 3], [4, 9], [5, 6], [7, 8]]
     assert read(targets) == [[1, 2, 9], [4, 9], [5, 9], [7, 9]]
+    assert inputs.tokens is targets.tokens is tokens
     assert tokens.tolist() == [1, 2, 3, 9, 4, 9, 5, 6, 9, 7, 8, 9]
