@@ -107,9 +107,10 @@ class TrainConfig(Section):
     several epochs to be gone through."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows of one forward pass on one worker; its whole share of the batch if unset."""
-    token_budget: int = Field(default=16_384, ge=64)
+    token_budget: int | None = Field(default=None, ge=64)
     """Rows times longest prompt and target of one forward pass, in tokens; a micro batch above
-    it is cut further."""
+    it is cut further. If unset, as many as the GPUs' memory holds, measured before the first step
+    and kept in checkpoints; 16,384 on a CPU."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak step size of AdamW."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
@@ -153,6 +154,10 @@ class TrainConfig(Section):
     weights, the layers that overflow kept in fp32), fp32 on CPUs, and keeps to what it took.
     ``bf16`` on a CPU is for matrix products alone, and faster where the CPU has instructions for
     it."""
+    compile: Annotated[bool, EXECUTION] = False
+    """Whether the blocks of LLM-CRP are compiled (``torch.compile``), which takes minutes at the
+    start and saves time at each step of a GPU; for ``zero_stage`` 0 to 2, needs a C compiler.
+    Dropout then draws other numbers."""
     max_input_tokens: int = Field(default=512, ge=8)
     """Prompts longer than this are dropped or cut, and counted."""
     max_output_tokens: int = Field(default=256, ge=8)

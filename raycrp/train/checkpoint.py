@@ -128,6 +128,7 @@ class Manifest:
         model_digest: Digest of the model's configuration and the tokenizer.
         files: Size in bytes and hex SHA-256 by path inside the checkpoint.
         precision: Number format of the training; empty where it was not noted.
+        token_budget: Tokens of a pass; 0 where it was not noted.
     """
 
     step: int
@@ -136,6 +137,7 @@ class Manifest:
     model_digest: str
     files: Mapping[str, tuple[int, str]]
     precision: str = ""
+    token_budget: int = 0
 
     @property
     def name(self) -> str:
@@ -156,6 +158,7 @@ def write_manifest(
     world_size: int,
     model_digest: str,
     precision: str = "",
+    token_budget: int = 0,
 ) -> Manifest:
     """List a worker's files of a checkpoint; the last file to be written.
 
@@ -166,13 +169,14 @@ def write_manifest(
         world_size: Workers that save together.
         model_digest: Digest of the model's configuration and the tokenizer.
         precision: Number format of the training.
+        token_budget: Tokens of a pass.
     """
     files = {
         path.relative_to(folder).as_posix(): (path.stat().st_size, file_digest(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest = Manifest(step, rank, world_size, model_digest, files, precision)
+    manifest = Manifest(step, rank, world_size, model_digest, files, precision, token_budget)
     (folder / manifest.name).write_text(json.dumps(vars(manifest), indent=1))
     return manifest
 

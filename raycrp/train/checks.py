@@ -4,6 +4,7 @@ from raycrp.choices import Precision
 from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
 from raycrp.train.batches import batch_shape
+from raycrp.train.memory import CPU_TOKEN_BUDGET
 
 
 def check_settings(train: TrainConfig) -> None:
@@ -19,12 +20,22 @@ def check_settings(train: TrainConfig) -> None:
         train.batch_size,
         micro_batch_size=train.micro_batch_size,
         num_workers=(train.min_workers, train.max_workers),
-        token_budget=train.token_budget,
+        token_budget=train.token_budget or CPU_TOKEN_BUDGET,
     )
     if train.precision is Precision.FP16 and train.zero_stage == 0:
         raise TrainError("train.precision fp16 needs train.zero_stage 1, 2 or 3, found 0")
+    if train.precision is Precision.BF16 and train.use_gpu and train.zero_stage == 0:
+        raise TrainError(
+            "train.precision bf16 (which auto takes on GPUs that have it) needs train.zero_stage "
+            "1, 2 or 3 on a GPU, found 0"
+        )
     if train.offload and train.zero_stage == 0:
         raise TrainError("train.offload needs train.zero_stage 1, 2 or 3, found 0")
+    if train.compile and train.zero_stage == 3:
+        raise TrainError(
+            "train.compile needs whole weights in each pass, which train.zero_stage 3 gathers bit "
+            "by bit; use stage 0, 1 or 2, or unset compile"
+        )
     if train.ema_decay is not None and train.zero_stage == 3:
         raise TrainError(
             "train.ema_decay needs whole weights on each worker, which train.zero_stage 3 does "

@@ -86,7 +86,7 @@ def enable_fp16(model: torch.nn.Module, *, device_type: str) -> None:
     """
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "wo":
-            _keep_in_fp32(module, device_type)
+            module.__class__ = _Fp32Linear
     _autocast(model, device_type, torch.float16)
 
 
@@ -153,17 +153,11 @@ def _autocast(model: torch.nn.Module, device_type: str, dtype: torch.dtype) -> N
     model.forward = forward
 
 
-def _keep_in_fp32(module: Any, device_type: str) -> None:
-    plain = module.forward
-
-    @wraps(plain)
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
-        """The module's own pass, in full precision."""
-        with torch.autocast(device_type, enabled=False):
-            result: torch.Tensor = plain(hidden.float())
-            return result
-
-    module.forward = forward
+class _Fp32Linear(torch.nn.Linear):
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The layer's own pass, in full precision whatever is around it."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return super().forward(hidden.float())
 
 
 def _name(capability: tuple[int, int] | None) -> str:

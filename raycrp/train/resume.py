@@ -57,6 +57,7 @@ def save_training(
     world_size: int,
     digest: str,
     precision: Precision,
+    token_budget: int,
 ) -> Path:
     """Save this worker's part of the state of training; every worker calls this.
 
@@ -69,6 +70,7 @@ def save_training(
         world_size: Number of workers.
         digest: Of the model's configuration and the tokenizer.
         precision: Number format of the training.
+        token_budget: Tokens of a pass.
 
     Returns:
         A new folder with this worker's files and its manifest.
@@ -86,6 +88,7 @@ def save_training(
         world_size=world_size,
         model_digest=digest,
         precision=precision.value,
+        token_budget=token_budget,
     )
     return folder
 
@@ -133,6 +136,7 @@ def load_training(engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool) 
         engine.load_checkpoint(str(source), tag=_STATE_TAG, load_lr_scheduler_states=False)
         if is_resized:
             _part_groups(engine.optimizer, own_settings)
+        _own_step_counts(engine.basic_optimizer)
         state = json.loads((folder / _PROGRESS_FILE).read_text())
         tensors = load_file(folder / _TENSORS_FILE)
         dist.barrier()
@@ -142,10 +146,10 @@ def load_training(engine: Any, checkpoint: GoodCheckpoint, *, is_resized: bool) 
 
 
 def _part_groups(optimizer: Any, own_settings: Sequence[Mapping[str, Any]]) -> None:
-    """Give each group of parameters its own settings and count of steps again.
+    """Give each group of parameters its own settings again.
 
     From a universal checkpoint, DeepSpeed's ZeRO 3 gives all groups the settings of the first,
-    weight decay among them, and one common count of steps, which then grows once for each group.
+    weight decay among them.
 
     Args:
         optimizer: DeepSpeed's, around PyTorch's.
@@ -153,9 +157,21 @@ def _part_groups(optimizer: Any, own_settings: Sequence[Mapping[str, Any]]) -> N
     """
     for group, own in zip(optimizer.param_groups, own_settings, strict=True):
         group.update({name: value for name, value in own.items() if name != "params"})
-    for state in optimizer.optimizer.state.values():
-        if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()
+
+
+def _own_step_counts(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter a count of steps of its own, beside it, as fused AdamW wants it.
+
+    From a universal checkpoint DeepSpeed gives all of them one common count, on the CPU, which then
+    grows once for each group.
+
+    Args:
+        optimizer: PyTorch's.
+    """
+    for parameter, state in optimizer.state.items():
+        if "step" in state:
+            steps = torch.as_tensor(state["step"], dtype=torch.float32)
+            state["step"] = steps.to(parameter.device, copy=True)
 
 
 def needs_resize(checkpoint: GoodCheckpoint, *, zero_stage: int, world_size: int) -> bool:

@@ -1,7 +1,8 @@
 """What a worker trains with: model, engine, rows and schedule, built from the settings."""
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from raycrp.choices import InstructionChoice, Precision
 from raycrp.config import TrainConfig
 from raycrp.errors import TrainError
 from raycrp.model.dropout import DropoutSource, use_cheap_dropout
+from raycrp.model.fused import compile_blocks, use_fused_kernels
 from raycrp.model.fusion import part_end
 from raycrp.model.t5 import load_backbone, num_parameters
 from raycrp.prompt.stage import LLM_CRP_DIR
@@ -22,6 +24,7 @@ from raycrp.train.batches import BatchShape, SpecialIds, batch_shape
 from raycrp.train.checkpoint import GoodCheckpoint
 from raycrp.train.checks import check_settings
 from raycrp.train.deepspeed import OptimizerSettings, build_engine
+from raycrp.train.memory import CPU_TOKEN_BUDGET, Sizes, agreed_token_budget
 from raycrp.train.precision import (
     check_gpu_kernels,
     enable_cpu_bf16,
@@ -34,6 +37,8 @@ from raycrp.train.rows import Rows, Schedule
 from raycrp.train.session import Session
 from raycrp.train.tokens import PrefixTable, plain_ids
 from raycrp.train.validation import chosen_rows
+
+_COMPILERS = ("g++", "c++", "clang++")
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,11 @@ class Parts:
         is_resized: Whether it was saved by another number of workers.
         engine: The DeepSpeed engine.
         tokenizer: LLM-CRP's tokenizer.
-        dropout: Source of dropout on a CPU; torch's own on a GPU.
+        dropout: Source of dropout on a CPU; torch's own on a GPU and where blocks are compiled.
         precision: Number format in use.
         num_parameters: Weights of the model.
+        token_budget: Rows times longest prompt and target of one pass.
+        longest_row: Tokens of the longest prompt and the longest target.
         rows: Training rows.
         validation: Validation rows.
         validation_rows: Places of those that are scored.
@@ -93,6 +100,8 @@ class Parts:
     dropout: DropoutSource | None
     precision: Precision
     num_parameters: int
+    token_budget: int
+    longest_row: int
     rows: Rows
     validation: Rows
     validation_rows: IntArray
@@ -115,6 +124,7 @@ class Parts:
             "num_validation_too_long": self.validation.num_too_long,
             "num_parameters": self.num_parameters,
             "precision": self.precision.value,
+            "token_budget": self.token_budget,
         }
 
 
@@ -135,35 +145,42 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
     is_resized = checkpoint is not None and needs_resize(
         checkpoint, zero_stage=train.zero_stage, world_size=session.world_size
     )
-    shape = batch_shape(
-        train.batch_size,
-        micro_batch_size=train.micro_batch_size,
-        num_workers=(train.min_workers, train.max_workers),
-        token_budget=train.token_budget,
-    )
+    shape = _batch_shape(train)
     model, tokenizer = load_backbone(folder)
     special = special_ids(tokenizer, start=int(model.config.decoder_start_token_id))
     prefixes = PrefixTable(tokenizer, part_end=part_end(model, tokenizer))
     rows = _load_rows(settings, prefixes=prefixes, special=special)
+    before = None if checkpoint is None else checkpoint.manifest
+    precision = agreed_precision(train, before=before.precision if before else None)
+    dropout = _use_kernels(model, train=train)
+    sizes = _sizes(rows, model=model, shape=shape, world_size=session.world_size)
+    engine = _load_engine(
+        model, train=train, shape=shape, precision=precision, is_resized=is_resized
+    )
+    token_budget = agreed_token_budget(
+        engine,
+        train=train,
+        precision=precision,
+        sizes=sizes,
+        run=settings.run,
+        before=before.token_budget if before else 0,
+    )
+    shape = replace(shape, token_budget=token_budget)
     schedule = Schedule(
         rows[Split.TRAIN], shape=shape, seed=settings.seed, temperature=train.task_temperature
     )
-    precision = agreed_precision(
-        train, before=None if checkpoint is None else checkpoint.manifest.precision
-    )
-    dropout = None if train.use_gpu else use_cheap_dropout(model)
     return Parts(
         folder=folder,
         digest=digest,
         checkpoint=checkpoint,
         is_resized=is_resized,
-        engine=_load_engine(
-            model, train=train, shape=shape, precision=precision, is_resized=is_resized
-        ),
+        engine=engine,
         tokenizer=tokenizer,
         dropout=dropout,
         precision=precision,
-        num_parameters=num_parameters(model),
+        num_parameters=sizes.num_parameters,
+        token_budget=token_budget,
+        longest_row=sizes.longest_row,
         rows=rows[Split.TRAIN],
         validation=rows[Split.VALIDATION],
         validation_rows=chosen_rows(
@@ -172,6 +189,40 @@ def build_parts(settings: WorkerSettings, *, session: Session) -> Parts:
         schedule=schedule,
         num_steps=min(train.max_epochs * schedule.steps_per_epoch, train.max_steps or 2**62),
         eval_every=train.eval_every_steps or schedule.steps_per_epoch,
+    )
+
+
+def _use_kernels(model: Any, *, train: TrainConfig) -> DropoutSource | None:
+    if not train.use_gpu and not train.compile:
+        return use_cheap_dropout(model)
+    use_fused_kernels(model)
+    if train.compile:
+        compile_blocks(model)
+    return None
+
+
+def _batch_shape(train: TrainConfig) -> BatchShape:
+    return batch_shape(
+        train.batch_size,
+        micro_batch_size=train.micro_batch_size,
+        num_workers=(train.min_workers, train.max_workers),
+        token_budget=train.token_budget or CPU_TOKEN_BUDGET,
+    )
+
+
+def _sizes(rows: Mapping[Split, Rows], *, model: Any, shape: BatchShape, world_size: int) -> Sizes:
+    prompts, targets = [], []
+    for part in rows.values():
+        for spelling in range(part.num_spellings):
+            target = part.table.targets.lengths[part.kept, spelling]
+            prompts.append((part.lengths(part.kept, spelling=spelling) - target).max())
+            targets.append(target.max())
+    return Sizes(
+        longest_prompt=int(max(prompts)),
+        longest_target=int(max(targets)),
+        most_rows=-(-shape.batch_size // shape.num_workers),
+        num_parameters=num_parameters(model),
+        world_size=world_size,
     )
 
 
@@ -219,6 +270,23 @@ def _weakest_capability() -> tuple[int, int]:
     dist.all_gather_object(found, torch.cuda.get_device_capability())
     weakest: tuple[int, int] = min(found)
     return weakest
+
+
+def check_machine(train: TrainConfig) -> None:
+    """Refuse a machine without a compiler that is asked for, or a torch that cannot use its GPU.
+
+    Args:
+        train: Settings of training.
+
+    Raises:
+        TrainError: Saying what to install.
+    """
+    if train.compile and not any(map(shutil.which, _COMPILERS)):
+        raise TrainError(
+            "train.compile needs a C compiler, which this machine lacks; install one, e.g. apt-get "
+            "install g++, or unset it"
+        )
+    check_gpu(train)
 
 
 def check_gpu(train: TrainConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tenacity
+import torch
 
 from raycrp import errors
 from raycrp.choices import Launcher
@@ -57,7 +58,12 @@ def _train_in_process(settings: WorkerSettings) -> None:
     prepare_process(use_gpu=settings.train.use_gpu)
     join_single_process_group(use_gpu=settings.train.use_gpu)
     session = LocalSession(settings.run, num_checkpoints=settings.train.num_checkpoints)
-    run_worker(settings, session=session)
+    try:
+        run_worker(settings, session=session)
+    except torch.OutOfMemoryError as error:
+        raise TrainError(
+            "the GPU ran out of memory; repeat the command, which goes on with smaller passes"
+        ) from error
 
 
 def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,11 +22,12 @@ from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.due import Due, SaveClock
 from raycrp.train.flops import flop_model, peak_flops
 from raycrp.train.instructions import Instructions
+from raycrp.train.memory import remembering_memory
 from raycrp.train.meter import Meter, validation_line
 from raycrp.train.precision import MIN_SCALE, LossScale
 from raycrp.train.resume import load_training, save_training, save_weights
 from raycrp.train.session import Session
-from raycrp.train.setup import WorkerSettings, build_parts, check_gpu
+from raycrp.train.setup import WorkerSettings, build_parts, check_machine
 from raycrp.train.storage import wait_for_storage
 from raycrp.train.trials import RESULT_FILE
 from raycrp.train.validation import validate
@@ -50,7 +51,7 @@ def run_worker(settings: WorkerSettings, *, session: Session) -> Progress:
     """
     worker = Worker(settings, session=session)
     worker.restore()
-    with worker.tracking():
+    with worker.tracking(), worker.remembering_memory():
         while not worker.progress.stop_reason:
             if worker.progress.owes_validation:
                 worker.validate()
@@ -76,7 +77,7 @@ class Worker:
     """
 
     def __init__(self, settings: WorkerSettings, *, session: Session) -> None:
-        check_gpu(settings.train)
+        check_machine(settings.train)
         self._settings = settings
         self._session = session
         self._guard = StepGuard(
@@ -135,6 +136,21 @@ class Worker:
             self._say("going on after step %d of %d", self.progress.step, self._parts.num_steps)
         if not self.progress.stop_reason:
             self._guard.start(self.progress.step)
+            self._say(
+                "training in %s on %d workers, passes of up to %d tokens",
+                self._parts.precision,
+                self._session.world_size,
+                self._parts.token_budget,
+            )
+
+    def remembering_memory(self) -> AbstractContextManager[None]:
+        """The next attempt takes less memory if a GPU's does not suffice inside the block."""
+        return remembering_memory(
+            self._settings.run,
+            train=self._settings.train,
+            token_budget=self._parts.token_budget,
+            longest_row=self._parts.longest_row,
+        )
 
     @contextmanager
     def tracking(self) -> Iterator[None]:
@@ -217,7 +233,7 @@ class Worker:
                 is_live=self._instructions.is_live,
                 rank=self._session.rank,
                 world_size=self._session.world_size,
-                token_budget=self._settings.train.token_budget,
+                token_budget=self._parts.token_budget,
             )
             self.progress = next_progress(
                 self.progress,
@@ -259,6 +275,7 @@ class Worker:
             world_size=self._session.world_size,
             digest=self._parts.digest,
             precision=self._parts.precision,
+            token_budget=self._parts.token_budget,
         )
         self._wait_for_storage()
         if self._tracker is not None:

@@ -52,3 +52,14 @@ def test_an_elastic_training_needs_its_fewest_workers_alone(cluster):
 def test_settings_that_do_not_go_together_are_refused(values, message):
     with pytest.raises(TrainError, match=message):
         check_settings(make_train(**values))
+
+
+def test_compiling_under_zero_3_is_refused():
+    with pytest.raises(TrainError, match=r"train.compile .* use stage 0, 1 or 2"):
+        check_settings(TrainConfig(compile=True, zero_stage=3))
+
+
+def test_bf16_on_gpus_needs_a_zero_optimizer():
+    check_settings(TrainConfig(precision="bf16", zero_stage=0))
+    with pytest.raises(TrainError, match=r"bf16 .* train.zero_stage 1, 2 or 3 on a GPU, found 0"):
+        check_settings(TrainConfig(precision="bf16", zero_stage=0, use_gpu=True))

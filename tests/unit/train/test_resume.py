@@ -28,6 +28,7 @@ class Engine:
             for weight, decay in zip(weights, (0.01, 0.0), strict=True)
         ]
         inner = torch.optim.AdamW(groups)
+        self.basic_optimizer = inner
         self.optimizer = SimpleNamespace(optimizer=inner, param_groups=inner.param_groups)
 
     def load_checkpoint(self, folder, *, tag, load_lr_scheduler_states):

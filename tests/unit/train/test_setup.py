@@ -65,3 +65,9 @@ def test_a_gpu_that_torch_does_not_see_is_told_in_one_line(monkeypatch):
     settings = WorkerSettings(None, local, InstructionChoice.FIXED, refresh_steps=None, seed=0)
     with pytest.raises(TrainError, match=r"torch .* sees no GPU here; .*cu126$"):
         train_model(settings)
+
+
+def test_compiling_without_a_compiler_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    with pytest.raises(TrainError, match=r"needs a C compiler.*apt-get install g\+\+"):
+        setup.check_machine(TrainConfig(compile=True))
