@@ -215,7 +215,7 @@ def _sizes(rows: Mapping[Split, Rows], *, model: Any, shape: BatchShape, world_s
     for part in rows.values():
         for spelling in range(part.num_spellings):
             target = part.table.targets.lengths[part.kept, spelling]
-            prompts.append((part.lengths(part.kept, spelling=spelling) - target).max())
+            prompts.append((part.lengths(part.kept, passes=spelling) - target).max())
             targets.append(target.max())
     return Sizes(
         longest_prompt=int(max(prompts)),
