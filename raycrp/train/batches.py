@@ -209,6 +209,20 @@ class Batch:
     is_counted: bool = True
     passes: IntArray | int = 0
 
+    def model_inputs(self, device: torch.device) -> dict[str, Any]:
+        """What a T5's forward pass takes.
+
+        Args:
+            device: Where the model is.
+        """
+        tensors = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "decoder_input_ids": self.decoder_input_ids,
+        }
+        sent = {name: to_device(tensor, device) for name, tensor in tensors.items()}
+        return {**sent, "use_cache": False}
+
     @property
     def num_tokens(self) -> int:
         """Real tokens, prompts and targets."""
@@ -218,6 +232,18 @@ class Batch:
     def num_padded(self) -> int:
         """Places in the tensors, padding included."""
         return self.input_ids.numel() + self.labels.numel()
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; a GPU is sent it while both go on with other things.
+
+    Args:
+        tensor: On the CPU.
+        device: Where it is wanted.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from raycrp.choices import InstructionChoice
 from raycrp.model.encode import encode_token_ids, mean_pool, tokenize_texts
 from raycrp.prompt.select import adaptability, choose_instructions
 from raycrp.prompt.templates import known_templates, load_templates
-from raycrp.train.batches import Batch, Collator
+from raycrp.train.batches import Batch, Collator, to_device
 from raycrp.train.tokens import TASKS, TokenTable
 
 _UNSEEN = -1
@@ -54,6 +54,7 @@ class Instructions:
         self._upcoming = np.full(table.num_rows, _UNSEEN, dtype=np.int64)
         self._vectors: dict[int, Any] = {}
         self._device = device
+        self._pending: _Pending | None = None
 
     @property
     def is_live(self) -> bool:
@@ -77,6 +78,7 @@ class Instructions:
 
     def refresh(self, encoder: torch.nn.Module, *, tokenizer: Any) -> None:
         """Encode all templates with the live encoder."""
+        self._settle()
         self._vectors = template_vectors(encoder, tokenizer=tokenizer)
 
     def choose(
@@ -107,14 +109,14 @@ class Instructions:
         """
         if not self.is_live or self.is_exact or not batch.is_counted:
             return
-        pooled = mean_pool(hidden.detach(), mask=batch.pooled_mask.to(hidden.device))
-        choices = nearest_templates(
-            pooled.cpu().numpy(), tasks=self._tasks[batch.rows], template_vectors=self._vectors
-        )
-        np.maximum.at(self._upcoming, batch.rows, batch.passes * _BASE + choices)
+        mask = to_device(batch.pooled_mask, hidden.device)
+        pooled = mean_pool(hidden.detach(), mask=mask)
+        self._settle()
+        self._pending = _Pending(batch, pooled)
 
     def gather(self) -> None:
         """Share what each worker chose; every worker calls this."""
+        self._settle()
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             shared = torch.from_numpy(self._upcoming).to(self._device)
             torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
@@ -147,6 +149,7 @@ class Instructions:
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint keeps; call `gather` first."""
+        self._settle()
         vectors = {
             f"vectors_{task}": torch.from_numpy(array) for task, array in self._vectors.items()
         }
@@ -158,6 +161,7 @@ class Instructions:
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from a checkpoint's choices."""
+        self._pending = None
         self._current = state["current"].numpy().copy()
         self._upcoming = state["upcoming"].numpy().astype(np.int64)
         self._vectors = {
@@ -166,9 +170,45 @@ class Instructions:
             if f"vectors_{task}" in state
         }
 
+    def _settle(self) -> None:
+        """Choose for the rows observed last, whose vectors have reached the CPU meanwhile."""
+        if self._pending is None:
+            return
+        batch = self._pending.batch
+        choices = nearest_templates(
+            self._pending.vectors(),
+            tasks=self._tasks[batch.rows],
+            template_vectors=self._vectors,
+        )
+        np.maximum.at(self._upcoming, batch.rows, batch.passes * _BASE + choices)
+        self._pending = None
+
     def _take_effect(self) -> None:
         seen = self._upcoming != _UNSEEN
         self._current[seen] = self._upcoming[seen] % _BASE
+
+
+class _Pending:
+    """Vectors of a micro batch on their way to the CPU, which does not wait for them yet.
+
+    Args:
+        batch: The micro batch.
+        pooled: Its rows' vectors, shape ``(rows, dim)``.
+    """
+
+    def __init__(self, batch: Batch, pooled: torch.Tensor) -> None:
+        self.batch = batch
+        self._copy = pooled.to("cpu", non_blocking=True)
+        self._copied = None
+        if pooled.device.type == "cuda":
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(pooled.device))
+
+    def vectors(self) -> Any:
+        """As a numpy array."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._copy.numpy()
 
 
 def template_vectors(encoder: torch.nn.Module, *, tokenizer: Any) -> dict[int, Any]:

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from raycrp.arrays import IntArray
 from raycrp.model.encode import encode_token_ids, evaluating, length_batches
-from raycrp.train.batches import IGNORED_LABEL, Batch
+from raycrp.train.batches import IGNORED_LABEL, Batch, to_device
 from raycrp.train.instructions import nearest_templates, template_vectors
 from raycrp.train.rows import Rows
 from raycrp.train.tokens import TASKS
@@ -100,13 +100,8 @@ class _Chooser:
 
 
 def _score(engine: Any, batch: Batch, *, tasks: IntArray) -> Any:
-    labels = batch.labels.to(engine.device)
-    logits = engine(
-        input_ids=batch.input_ids.to(engine.device),
-        attention_mask=batch.attention_mask.to(engine.device),
-        decoder_input_ids=batch.decoder_input_ids.to(engine.device),
-        use_cache=False,
-    ).logits.float()
+    labels = to_device(batch.labels, engine.device)
+    logits = engine(**batch.model_inputs(engine.device)).logits.float()
     losses = cross_entropy(
         logits.transpose(1, 2), labels, ignore_index=IGNORED_LABEL, reduction="none"
     )

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from raycrp.prometheus import observe, set_gauge, set_training, set_training_lim
 from raycrp.tracking import Tracker
 from raycrp.train.attempts import StepGuard
 from raycrp.train.averaging import WeightAverage
-from raycrp.train.batches import Batch, Visits, rows_of_micro_batch, summed_loss
+from raycrp.train.batches import Batch, Visits, rows_of_micro_batch, summed_loss, to_device
 from raycrp.train.checkpoint import Progress, check_finite, next_progress
 from raycrp.train.deepspeed import learning_rate_at
 from raycrp.train.due import Due, SaveClock
@@ -51,7 +51,7 @@ def run_worker(settings: WorkerSettings, *, session: Session) -> Progress:
     """
     worker = Worker(settings, session=session)
     worker.restore()
-    with worker.tracking(), worker.remembering_memory():
+    with worker.tracking():
         while not worker.progress.stop_reason:
             if worker.progress.owes_validation:
                 worker.validate()
@@ -143,19 +143,17 @@ class Worker:
                 self._parts.token_budget,
             )
 
-    def remembering_memory(self) -> AbstractContextManager[None]:
-        """The next attempt takes less memory if a GPU's does not suffice inside the block."""
-        return remembering_memory(
-            self._settings.run,
-            train=self._settings.train,
-            token_budget=self._parts.token_budget,
-            longest_row=self._parts.longest_row,
-        )
-
     @contextmanager
     def tracking(self) -> Iterator[None]:
-        """Metrics are recorded inside the block, by the first worker."""
+        """Metrics are recorded inside the block, and a GPU's running out of memory is noted."""
         with ExitStack() as stack:
+            memory = remembering_memory(
+                self._settings.run,
+                train=self._settings.train,
+                token_budget=self._parts.token_budget,
+                longest_row=self._parts.longest_row,
+            )
+            stack.enter_context(memory)
             if self._session.rank == 0:
                 tracker = Tracker(
                     self._settings.run,
@@ -318,16 +316,10 @@ class Worker:
         )
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self._engine.device
-        output = self._engine(
-            input_ids=batch.input_ids.to(device),
-            attention_mask=batch.attention_mask.to(device),
-            decoder_input_ids=batch.decoder_input_ids.to(device),
-            use_cache=False,
-        )
+        output = self._engine(**batch.model_inputs(self._engine.device))
         loss = summed_loss(
             output.logits,
-            labels=batch.labels.to(device),
+            labels=to_device(batch.labels, self._engine.device),
             smoothing=self._settings.train.label_smoothing,
         )
         return loss, output.encoder_last_hidden_state
