@@ -27,7 +27,6 @@ _FAILURES_DIR = "train/failures"
 _ALIKE_S = 30.0
 _POLL_S = 0.2
 _MAX_FITS = 10
-_GPU_TASK_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +75,9 @@ def _train_on_ray(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> None
         fit_despite_failures(settings, callbacks=callbacks)
     except TrainingFailedError as error:
         if not settings.run.exists(FAILURE_FILE):
-            if settings.train.use_gpu:
-                check_gpu_of_cluster(settings.train)
+            failure = getattr(error, "controller_failure", None)
+            if isinstance(failure, TrainError):
+                raise failure from error
             raise TrainError(f"training failed: {_first_lines(error)}") from error
     if settings.run.exists(FAILURE_FILE):
         failure = settings.run.read_json(FAILURE_FILE)
@@ -117,39 +117,6 @@ def fit_despite_failures(
     )(fit)
 
 
-def check_gpu_of_cluster(train: TrainConfig, *, patience_s: float = _GPU_TASK_S) -> None:
-    """Say what is wrong with a GPU where Ray failed before its workers could.
-
-    A torch without CUDA, or without the driver that it needs, cannot even connect the workers.
-
-    Args:
-        train: Settings of training.
-        patience_s: Seconds to wait for a GPU and its answer.
-
-    Raises:
-        TrainError: Saying what to install.
-    """
-    import ray
-    from ray.exceptions import GetTimeoutError
-
-    task = ray.remote(num_gpus=1, num_cpus=0, max_retries=0)(_gpu_problem).remote(train)
-    try:
-        problem = ray.get(task, timeout=patience_s)
-    except GetTimeoutError:
-        ray.cancel(task, force=True)
-        return
-    if problem:
-        raise TrainError(problem)
-
-
-def _gpu_problem(train: TrainConfig) -> str:
-    try:
-        check_gpu(train)
-    except TrainError as error:
-        return str(error)
-    return ""
-
-
 def _may_pass(error: BaseException) -> bool:
     from ray.exceptions import RayActorError
     from ray.train import ControllerError
@@ -167,14 +134,16 @@ def _say_failed(state: tenacity.RetryCallState) -> None:
 
 def _make_trainer(settings: WorkerSettings, *, callbacks: Sequence[Any]) -> Any:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from raycrp.train.backend import CheckedTorchConfig
 
     train = settings.train
     return TorchTrainer(
         _ray_worker,
         train_loop_config={"settings": settings},
         scaling_config=ray.train.ScalingConfig(**_scaling(train)),
-        torch_config=TorchConfig(backend="nccl" if train.use_gpu else "gloo"),
+        torch_config=CheckedTorchConfig(backend="nccl" if train.use_gpu else "gloo", train=train),
         run_config=ray.train.RunConfig(**_policies(settings), callbacks=list(callbacks)),
     )
 
