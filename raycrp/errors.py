@@ -16,6 +16,10 @@ class DataError(RaycrpError):
     """A data file is missing, empty, unreadable or not in the declared form."""
 
 
+class NoRowsError(DataError):
+    """A data file is in order but holds no row."""
+
+
 class RejectLimitError(DataError):
     """More rows were rejected than ``data.max_reject_fraction`` allows."""
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -20,15 +19,15 @@ _Input = Annotated[
     str | None,
     typer.Option(
         "--input",
-        help="File (SMILES lines, CSV, JSON Lines, Parquet), folder of files, or - for "
-        "standard input, one SMILES a line.",
+        help="File (SMILES lines, CSV, JSON Lines, Parquet) or folder of files, a path or a URI; "
+        "- for standard input, one SMILES a line.",
     ),
 ]
 _Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="File (.csv, .jsonl, .parquet) or folder; a job that can be killed and repeated. "
-        "The terminal if unset."
+        help="File (.csv, .jsonl, .parquet) or folder, also at a URI such as s3://bucket/name; a "
+        "job that can be killed and repeated. The terminal if unset."
     ),
 ]
 _Format = Annotated[

@@ -17,13 +17,13 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from raycrp.errors import DataError
+from raycrp.errors import DataError, NoRowsError
 
 Row = dict[str, Any]
 
@@ -103,18 +103,26 @@ def digest_files(paths: Sequence[str]) -> str:
     return total.hexdigest()
 
 
-def iter_files(path: str) -> Iterator[DataFile]:
+def iter_files(path: str, *, opener: Callable[[], IO[bytes]] | None = None) -> Iterator[DataFile]:
     """The data files of a path: itself, or the members of a zip archive.
 
+    Args:
+        path: A path or URI; what messages call it.
+        opener: Opens it for reading bytes; found by the path if None.
+
     Raises:
-        DataError: If it is missing, empty, or its packing is damaged.
+        NoRowsError: If it is empty.
+        DataError: If it is missing, or its packing is damaged.
     """
-    with _reading(path), _open_path(path) as stream:
+    opener = opener or partial(_open_path, path)
+    with _reading(path), opener() as stream:
         if stream.read(len(_ZIP)) == _ZIP:
             with zipfile.ZipFile(stream) as archive:
                 yield from _zip_members(archive, path)
             return
-    yield _data_file(path, Path(path).name, lambda: _open_path(path))
+    # What follows the question mark of a URI are its options.
+    name = path.partition("?")[0] if "://" in path else path
+    yield _data_file(path, Path(name).name, opener)
 
 
 def iter_json(file: DataFile) -> Iterator[Row | BrokenRow]:
@@ -220,7 +228,8 @@ def _zip_members(archive: zipfile.ZipFile, path: str) -> Iterator[DataFile]:
     for info in members:
         if info.file_size:
             name = f"{path}:{info.filename}"
-            yield _data_file(name, info.filename, partial(archive.open, info))
+            with suppress(NoRowsError):
+                yield _data_file(name, info.filename, partial(archive.open, info))
 
 
 def _data_file(name: str, file_name: str, opener: Callable[[], IO[bytes]]) -> DataFile:
@@ -233,7 +242,7 @@ def _data_file(name: str, file_name: str, opener: Callable[[], IO[bytes]]) -> Da
         with opener() as stream:
             head = stream.read(4)
     if not head:
-        raise DataError(f"{name}: the file is empty")
+        raise NoRowsError(f"{name}: the file is empty")
     return DataFile(name, suffixes[-1] if suffixes else "", head == _PARQUET, opener)
 
 
@@ -269,7 +278,7 @@ def _check_text(stream: "io.BufferedReader[Any]", name: str) -> str:
     if "\x00" in text or text.count("\ufffd") > len(text) // 100:
         raise DataError(f"{name}: not a text file (nor gzip, zip or Parquet)")
     if not text.strip("\ufeff \t\r\n"):
-        raise DataError(f"{name}: the file holds no rows")
+        raise NoRowsError(f"{name}: the file holds no rows")
     return text
 
 

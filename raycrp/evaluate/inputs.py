@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from raycrp.chem.reactions import ARROW
 from raycrp.data.files import (
@@ -19,7 +20,7 @@ from raycrp.data.files import (
     iter_lines,
     iter_parquet,
 )
-from raycrp.errors import DataError
+from raycrp.errors import DataError, NoRowsError
 from raycrp.evaluate.ranking import read_answer
 
 STANDARD_INPUT = "-"
@@ -56,7 +57,8 @@ class InputSource:
 
     Args:
         given: Inputs themselves.
-        path: A file, a folder of files, a URI, or ``-`` for standard input, one SMILES a line.
+        path: A file or a folder of files, as a path or a URI, or ``-`` for standard input, one
+            SMILES a line.
         column: Column of the input in tables; found by its usual names if None.
         id_column: Column of the row's name; found by its usual names if None.
     """
@@ -67,36 +69,105 @@ class InputSource:
     id_column: str | None = None
 
 
-def iter_inputs(source: InputSource) -> Iterator[InputRow]:
+def iter_inputs(
+    source: InputSource, *, without_rows: list[str] | None = None
+) -> Iterator[InputRow]:
     """The rows of a source, in order, one at a time.
 
+    Args:
+        source: Where inputs come from.
+        without_rows: Gets the names of those files of a folder that hold no rows.
+
     Raises:
-        DataError: If a file is missing, empty, not readable, or lacks the column.
+        DataError: If a file is missing, not readable, or lacks the column; if a file that is given
+            by itself, or all files of a folder, hold no rows.
     """
     yield from (InputRow(text) for text in source.given)
-    if source.path is not None:
-        for file in _find_files(source.path):
-            yield from _iter_file(file, source)
+    if source.path is None:
+        return
+    folder = find_folder(source.path)
+    if folder is not None:
+        yield from _iter_folder(folder, source, [] if without_rows is None else without_rows)
+        return
+    for file in _find_files(source.path):
+        yield from _iter_file(file, source)
+
+
+def find_folder(path: str) -> tuple[Any, str] | None:
+    """The ``pyarrow.fs`` file system of a folder and its path there; None for what is no folder.
+
+    Args:
+        path: A path or URI, or ``-``.
+
+    Raises:
+        DataError: If a URI cannot be opened.
+    """
+    if path == STANDARD_INPUT:
+        return None
+    import pyarrow as pa
+    from pyarrow import fs
+
+    if "://" not in path:
+        local = Path(path).expanduser().resolve()
+        return (fs.LocalFileSystem(), str(local)) if local.is_dir() else None
+    try:
+        filesystem, inner = fs.FileSystem.from_uri(path)
+        is_folder = filesystem.get_file_info(inner.rstrip("/")).type == fs.FileType.Directory
+    except (pa.ArrowException, OSError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: cannot be opened: {line}") from error
+    return (filesystem, inner.rstrip("/")) if is_folder else None
 
 
 def _find_files(path: str) -> Iterator[DataFile]:
     if path == STANDARD_INPUT:
         yield DataFile("standard input", "", False, lambda: sys.stdin.buffer)
         return
-    folder = Path(path).expanduser()
-    if "://" in path or not folder.is_dir():
-        yield from iter_files(path if "://" in path else str(folder))
-        return
-    found = sorted(each for each in folder.rglob("*") if each.is_file())
-    shown = [
-        each
-        for each in found
-        if not any(part.startswith((".", "_")) for part in each.relative_to(folder).parts)
-    ]
-    if not shown:
-        raise DataError(f"{path}: the folder holds no files")
-    for each in shown:
-        yield from iter_files(str(each))
+    yield from iter_files(path if "://" in path else str(Path(path).expanduser()))
+
+
+def _iter_folder(
+    folder: tuple[Any, str], source: InputSource, without_rows: list[str]
+) -> Iterator[InputRow]:
+    files = list(_list_folder(*folder))
+    if not files:
+        raise DataError(f"{source.path}: the folder holds no files")
+    base = str(source.path)
+    base = base.partition("?")[0] if "://" in base else base
+    first = len(without_rows)
+    for name, opener in files:
+        shown = f"{base.rstrip('/')}/{name}"
+        num_rows = 0
+        try:
+            for file in iter_files(shown, opener=opener):
+                for row in _iter_member(file, source):
+                    num_rows += 1
+                    yield row
+        except NoRowsError:
+            pass  # Counted below, as are archives of files without rows.
+        if not num_rows:
+            without_rows.append(shown)
+    if len(without_rows) - first == len(files):
+        raise NoRowsError(f"{source.path}: none of the folder's {len(files):,} files holds a row")
+
+
+def _iter_member(file: DataFile, source: InputSource) -> Iterator[InputRow]:
+    """Rows of one of many files, which may be none."""
+    with suppress(NoRowsError):
+        yield from _iter_file(file, source)
+
+
+def _list_folder(filesystem: Any, folder: str) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """Files at any depth by their names, but for hidden ones and marks such as ``_SUCCESS``."""
+    from pyarrow import fs
+
+    infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True))
+    paths = (info.path for info in infos if info.type == fs.FileType.File)
+    names = (path.removeprefix(f"{folder}/") for path in paths)
+    # Folder by folder, as a file manager shows them.
+    for name in sorted(names, key=lambda each: each.split("/")):
+        if not any(part.startswith((".", "_")) for part in name.split("/")):
+            yield name, partial(filesystem.open_input_file, f"{folder}/{name}")
 
 
 def _iter_file(file: DataFile, source: InputSource) -> Iterator[InputRow]:
@@ -131,7 +202,7 @@ def _iter_table(
         name = None if id_column is None else id_text(row.get(id_column))
         yield _table_row(row.get(column), name=name)
     if not num_rows:
-        raise DataError(f"{file.name}: the file holds no rows")
+        raise NoRowsError(f"{file.name}: the file holds no rows")
 
 
 def _table_row(value: Any, *, name: str | None) -> InputRow:

@@ -25,7 +25,7 @@ from raycrp.data.files import digest_files
 from raycrp.errors import DataError
 from raycrp.evaluate.answers import Prediction, Rejection, describe_predictions
 from raycrp.evaluate.calibration import CALIBRATION_FILE
-from raycrp.evaluate.inputs import STANDARD_INPUT, InputRow, InputSource, iter_inputs
+from raycrp.evaluate.inputs import InputRow, InputSource, find_folder, iter_inputs
 from raycrp.evaluate.model_folder import MODEL_FILE, ModelFolder, find_model
 from raycrp.evaluate.outputs import answers_table, encode_answers, split_rejects
 from raycrp.evaluate.predict import Predictor
@@ -78,7 +78,9 @@ def print_predictions(
     ModelFolder(model).check_task(settings.task)
     answerer: BlockAnswerer | None = None
     outcome = Outcome()
-    for first_row, rows in _chunks(iter_inputs(source), size=_PRINTED_TOGETHER):
+    without_rows: list[str] = []
+    inputs = iter_inputs(source, without_rows=without_rows)
+    for first_row, rows in _chunks(inputs, size=_PRINTED_TOGETHER):
         answerer = answerer or BlockAnswerer(model, settings, device)
         predictions = answerer.predict(rows, first_row=first_row)
         table = answers_table(predictions, rows=rows, first_row=first_row)
@@ -94,14 +96,14 @@ def print_predictions(
         outcome = outcome.plus(table)
     if answerer is None:
         raise DataError(_NO_INPUTS)
-    return outcome
+    return replace(outcome, without_rows=tuple(without_rows))
 
 
 def run_predict_job(
     model: Path | str,
     source: InputSource,
     *,
-    output: Path,
+    output: Path | str,
     file_format: OutputFormat | None,
     settings: PredictSettings,
     job: JobSettings,
@@ -111,7 +113,8 @@ def run_predict_job(
     Args:
         model: The exported model, or its run folder, a path or a URI that each node reads.
         source: Where inputs come from.
-        output: A file, whose ending tells its form, or a folder of one file a block.
+        output: A file, whose ending tells its form, or a folder of one file a block; the folder
+            may be a URI on storage that all nodes can write to.
         file_format: Form of the files in a folder; Parquet if None.
         settings: What decides the answers.
         job: How it is carried out.
@@ -129,29 +132,36 @@ def run_predict_job(
     ModelFolder(exported).check_task(settings.task)
     target = PredictionTarget(output, file_format=file_format)
     _check_apart(target, source=source)
-    work = RunFolder(str(target.path.parent), f"{target.path.name}.work")
-    digest = _read_inputs(work, source, model=exported, settings=settings, job=job)
+    work = RunFolder(target.folder.storage, f"{target.folder.name}.work")
+    where = target.folder.uri()
+    without_rows: list[str] = []
+    rows = iter_inputs(source, without_rows=without_rows)
+    digest = _read_inputs(work, rows, model=exported, settings=settings, job=job)
     state: dict[str, Any] = work.read_json(_JOB) if work.exists(_JOB) else {}
     if state.get("digest") != digest:
-        if target.path.exists():
-            raise DataError(f"{target.path} is there already; delete it or give another --output")
+        if target.folder.exists():
+            raise DataError(f"{where} is there already; delete it or give another --output")
         state = _start(work, digest=digest)
     work.delete(_NEW_INPUTS)
-    if state["is_done"] and not target.path.exists():
-        raise DataError(
-            f"{target.path} was written and is gone; delete {work.path()} to answer again"
-        )
+    if state["is_done"] and not target.folder.exists():
+        raise DataError(f"{where} was written and is gone; delete {work.uri()} to answer again")
     if not state["is_done"]:
         everywhere = str(model) if "://" in str(model) else str(exported.resolve())
-        _answer_blocks(work, model=everywhere, settings=settings, job=job)
+        _answer_blocks(
+            work,
+            model=everywhere,
+            settings=settings,
+            job=job,
+            is_remote_possible=not target.is_file,
+        )
         outcome = target.write(_answered_blocks(work))
         state |= {"is_done": True, "num_answered": outcome.num_answered}
         state["reasons"] = outcome.reasons
         work.write_json(_JOB, state)
     for folder in (_INPUTS, _ANSWERS):
         work.delete(folder)
-    logger.info("predict: %s, %.1f s", target.path, time.monotonic() - started)
-    return Outcome(state["num_answered"], state["reasons"])
+    logger.info("predict: %s, %.1f s", where, time.monotonic() - started)
+    return Outcome(state["num_answered"], state["reasons"], tuple(without_rows))
 
 
 class BlockAnswerer:
@@ -208,18 +218,20 @@ class BlockAnswerer:
 
 def _check_apart(target: PredictionTarget, *, source: InputSource) -> None:
     """Refuse an output where the same command would next time find it among its inputs."""
-    if source.path is None or source.path == STANDARD_INPUT or "://" in source.path:
+    folder = None if source.path is None else find_folder(source.path)
+    if folder is None:
         return
-    folder = Path(source.path).expanduser().resolve()
-    if folder.is_dir() and target.path.is_relative_to(folder):
+    is_inside = f"{target.folder.path()}/".startswith(f"{folder[1].rstrip('/')}/")
+    if is_inside and folder[0] == target.folder.filesystem:
         raise DataError(
-            f"{target.path} lies in the folder of the inputs, {folder}; give another --output"
+            f"{target.folder.uri()} lies in the folder of the inputs, {source.path}; give another "
+            "--output"
         )
 
 
 def _read_inputs(
     work: RunFolder,
-    source: InputSource,
+    inputs: Iterator[InputRow],
     *,
     model: Path,
     settings: PredictSettings,
@@ -229,9 +241,7 @@ def _read_inputs(
     digest = hashlib.sha256(repr((settings, job.rows_per_block)).encode())
     digest.update(_model_digest(model).encode())
     work.delete(_NEW_INPUTS)
-    for number, (first_row, rows) in enumerate(
-        _chunks(iter_inputs(source), size=job.rows_per_block)
-    ):
+    for number, (first_row, rows) in enumerate(_chunks(inputs, size=job.rows_per_block)):
         table = _asked_table(rows, first_row=first_row)
         digest.update(json.dumps([(row.text, row.id, row.broken) for row in rows]).encode())
         work.write_table(f"{_NEW_INPUTS}/part-{number:06d}.parquet", table)
@@ -252,7 +262,12 @@ def _start(work: RunFolder, *, digest: str) -> dict[str, Any]:
 
 
 def _answer_blocks(
-    work: RunFolder, *, model: str, settings: PredictSettings, job: JobSettings
+    work: RunFolder,
+    *,
+    model: str,
+    settings: PredictSettings,
+    job: JobSettings,
+    is_remote_possible: bool,
 ) -> None:
     arguments = {"model": model, "settings": settings, "device": job.device}
     # Ray would take longer to start than a single block takes to answer.
@@ -260,7 +275,11 @@ def _answer_blocks(
     num_actors = 0 if is_small else job.num_actors
     with connected_ray(num_cpus=job.num_cpus) if num_actors else nullcontext():
         if num_actors and len(ray.nodes()) > 1:
-            check_storage(work.storage, what="the folder of --output", is_remote_possible=False)
+            check_storage(
+                work.storage,
+                what="the folder of --output",
+                is_remote_possible=is_remote_possible,
+            )
         map_shards(
             work,
             tables={_INPUTS: _ANSWERS},

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raycrp.choices import OutputFormat
-from raycrp.errors import DataError
+from raycrp.errors import DataError, RunError
 from raycrp.evaluate.outputs import encode_answers, encode_rejects, split_rejects
 from raycrp.run import RunFolder, whole_file
 
@@ -23,10 +23,11 @@ _SUFFIXES = {
     ".parquet": OutputFormat.PARQUET,
 }
 
+_SHOWN_FILES = 5
 # Of the names that ``tempfile`` makes.
 _NUM_RANDOM_CHARS = 8
-# A path is without the second of the two slashes.
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# A path that was a URI is without the second of its two slashes.
+_CUT_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Outcome:
     Args:
         num_answered: Rows with answers.
         reasons: Rejected rows by reason.
+        without_rows: Files of the folder of inputs that hold no rows.
     """
 
     num_answered: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    without_rows: tuple[str, ...] = ()
 
     @property
     def num_rejected(self) -> int:
@@ -55,40 +58,54 @@ class Outcome:
         return Outcome(self.num_answered + table.num_rows - num_rejected, reasons)
 
     def describe(self) -> str:
-        """One line that accounts for every row."""
+        """One line that accounts for every row, and names files that hold none."""
         total = self.num_answered + self.num_rejected
         named = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.reasons.items()))
         line = f"{total:,} rows = {self.num_answered:,} answered + {self.num_rejected:,} rejected"
-        return f"{line} ({named})" if named else line
+        line = f"{line} ({named})" if named else line
+        if not self.without_rows:
+            return line
+        shown = ", ".join(self.without_rows[:_SHOWN_FILES])
+        more = len(self.without_rows) - _SHOWN_FILES
+        shown += f" and {more:,} more" if more > 0 else ""
+        return f"{line}; {len(self.without_rows):,} files without rows: {shown}"
 
 
 class PredictionTarget:
     """Where answers go: one file, whose ending tells its form, or a folder of files.
 
     Args:
-        output: The file or folder.
+        output: The file, or the folder as a path or a ``pyarrow.fs`` URI.
         file_format: Form of the files of a folder; Parquet if None.
 
     Raises:
-        DataError: If it is a URI, the ending is unknown, or says otherwise than the form.
+        DataError: If the ending is unknown, says otherwise than the form, or is that of a file
+            where a URI takes a folder alone; if the URI cannot be opened.
     """
 
-    def __init__(self, output: Path, *, file_format: OutputFormat | None) -> None:
-        if _URI.match(str(output)):
+    def __init__(self, output: Path | str, *, file_format: OutputFormat | None) -> None:
+        self.folder = _locate(str(output))
+        suffix = Path(self.folder.name).suffix
+        by_suffix = _SUFFIXES.get(suffix.lower())
+        self.is_file = by_suffix is not None
+        if self.is_file and "://" in str(output):
             raise DataError(
-                f"{output} looks like a URI; give a file or folder on a disk that all nodes see"
+                f"{output}: at a URI answers are a folder of files; leave the ending '{suffix}' "
+                "out, and name the form with --format"
             )
-        self.path = output.expanduser().resolve()
-        by_suffix = _SUFFIXES.get(self.path.suffix.lower())
-        self._is_file = by_suffix is not None
-        if self.path.suffix and by_suffix is None:
+        if suffix and by_suffix is None:
             raise DataError(
-                f"{output}: unknown ending '{self.path.suffix}'; known: {', '.join(_SUFFIXES)}, or "
+                f"{output}: unknown ending '{suffix}'; known: {', '.join(_SUFFIXES)}, or "
                 "none for a folder"
             )
         self._format = by_suffix or file_format or OutputFormat.PARQUET
         if file_format not in (None, self._format) or self._format is OutputFormat.TABLE:
             raise DataError(f"{output} cannot be written as {file_format}; leave --format out")
+
+    @property
+    def path(self) -> Path:
+        """The file or folder on a disk."""
+        return Path(self.folder.path())
 
     def write(self, blocks: Iterable[pa.Table]) -> Outcome:
         """Write answers and, beside them, the rejected rows with their reasons.
@@ -96,7 +113,7 @@ class PredictionTarget:
         Args:
             blocks: Tables of the schema ``ANSWERED``, in the order of their rows.
         """
-        return self._write_file(blocks) if self._is_file else self._write_folder(blocks)
+        return self._write_file(blocks) if self.is_file else self._write_folder(blocks)
 
     def _write_file(self, blocks: Iterable[pa.Table]) -> Outcome:
         rejects_path = self.path.with_name(f"{self.path.stem}.rejects{self.path.suffix}")
@@ -118,17 +135,36 @@ class PredictionTarget:
         return outcome
 
     def _write_folder(self, blocks: Iterable[pa.Table]) -> Outcome:
-        folder = RunFolder(str(self.path.parent), self.path.name)
         outcome = Outcome()
         for number, table in enumerate(blocks):
             outcome = outcome.plus(table)
             kept, rejected = split_rejects(table)
             name = f"part-{number:06d}.{self._format}"
-            folder.write_bytes(name, encode_answers(kept, file_format=self._format))
+            self.folder.write_bytes(name, encode_answers(kept, file_format=self._format))
             if rejected.num_rows:
                 data = encode_rejects(rejected, file_format=self._format)
-                folder.write_bytes(f"_rejects/{name}", data)
+                self.folder.write_bytes(f"_rejects/{name}", data)
         return outcome
+
+
+def _locate(output: str) -> RunFolder:
+    """The output as a name in a folder that is there or will be."""
+    if _CUT_URI.match(output):
+        raise DataError(f"{output} looks like a URI, but these have two slashes; give it as text")
+    if "://" not in output:
+        path = Path(output).expanduser().resolve()
+        return RunFolder(str(path.parent), path.name)
+    base, mark, options = output.partition("?")
+    parent, _, name = base.rstrip("/").rpartition("/")
+    if parent.endswith(":/"):
+        raise DataError(f"{output}: name a folder in it, such as {base.rstrip('/')}/predictions")
+    folder = RunFolder(f"{parent}{mark}{options}", name)
+    try:
+        folder.exists()
+    except (RunError, OSError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"{output} cannot be opened: {str(cause).splitlines()[0]}") from error
+    return folder
 
 
 def _delete_unfinished(path: Path) -> None:

@@ -1,11 +1,13 @@
+import gzip
 import io
 import json
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raycrp.errors import DataError
+from raycrp.errors import DataError, NoRowsError
 from raycrp.evaluate.inputs import InputRow, InputSource, iter_inputs
 
 
@@ -71,6 +73,45 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "x.txt").write_text("C\n")
     assert [row.text for row in read(tmp_path)] == ["CCO", "CCN"]
+
+
+def test_files_of_a_folder_that_hold_no_rows_are_named_and_cost_no_others(tmp_path):
+    (tmp_path / "1.txt").write_text("CCO\n")
+    (tmp_path / "2.csv").write_bytes(b"")
+    (tmp_path / "3.csv").write_text("smiles\n")
+    (tmp_path / "4.smi").write_text("\n \n")
+    (tmp_path / "5.json").write_text("[]")
+    pq.write_table(pa.table({"smiles": pa.array([], pa.string())}), tmp_path / "6.parquet")
+    with gzip.open(tmp_path / "7.csv.gz", "wb"):
+        pass
+    with zipfile.ZipFile(tmp_path / "8.zip", "w") as archive:
+        archive.writestr("a.csv.gz", gzip.compress(b""))
+        archive.writestr("b.csv", "smiles\n")
+        archive.writestr("c.csv", "smiles\nCCN\n")
+    with zipfile.ZipFile(tmp_path / "9.zip", "w") as archive:
+        archive.writestr("a.csv", "")
+    names: list[str] = []
+    rows = iter_inputs(InputSource(path=str(tmp_path)), without_rows=names)
+    assert [row.text for row in rows] == ["CCO", "CCN"]
+    empty = ["2.csv", "3.csv", "4.smi", "5.json", "6.parquet", "7.csv.gz", "9.zip"]
+    assert names == [f"{tmp_path}/{name}" for name in empty]
+    for name in ("1.txt", "8.zip"):
+        (tmp_path / name).unlink()
+    with pytest.raises(NoRowsError, match="none of the folder's 7 files holds a row"):
+        read(tmp_path)
+
+
+def test_a_folder_at_a_uri_is_read_as_one_on_a_disk(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a b.csv").write_text("id,smiles\na,CCO\n")
+    (tmp_path / "x.smi.gz").write_bytes(gzip.compress(b"CCN b\n"))
+    (tmp_path / "_rejects").mkdir()
+    (tmp_path / "_rejects" / "x.txt").write_text("C\n")
+    uri = f"file://{tmp_path}"
+    assert read(uri) == read(f"{uri}/") == read(tmp_path) == [ETHANOL, AMINE]
+    assert read(f"{uri}/x.smi.gz") == [AMINE]
+    with pytest.raises(DataError, match="nowhere://x/y: cannot be opened"):
+        read("nowhere://x/y")
 
 
 def test_broken_rows_and_missing_values_are_rows(tmp_path):

@@ -5,6 +5,7 @@ import json
 import re
 from contextlib import nullcontext
 
+import pyarrow.parquet as pq
 import pytest
 
 from raycrp.choices import Device, OutputFormat, Task
@@ -120,6 +121,25 @@ def test_an_output_among_the_inputs_is_refused(model, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
     run_job(model, InputSource(path=str(folder / "a.txt")), folder / "out.jsonl")
     assert inputs_of(folder / "out.jsonl") == ["C"]
+
+
+def test_inputs_and_output_at_uris(model, tmp_path):
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("C\nCC\nCCC\n")
+    (folder / "empty.csv").write_bytes(b"")
+    source, output = InputSource(path=f"file://{folder}"), f"file://{tmp_path}/out"
+    with pytest.raises(DataError, match="lies in the folder of the inputs"):
+        run_job(model, source, f"file://{folder}/deep/out")
+    outcome = run_job(model, source, output)
+    assert outcome == run_job(model, source, output)
+    assert outcome.num_answered == 3
+    assert outcome.without_rows == (f"file://{folder}/empty.csv",)
+    tables = [pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
+    assert [table["input"].to_pylist() for table in tables] == [["C", "CC"], ["CCC"]]
+    (folder / "a.txt").write_text("C\n")
+    with pytest.raises(DataError, match="out is there already"):
+        run_job(model, source, output)
 
 
 def test_rejected_rows_are_named_beside_what_is_printed(model):

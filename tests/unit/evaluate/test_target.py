@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -98,10 +99,36 @@ def test_rejects_of_a_job_before_do_not_stay(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/out.csv", "gs://bucket/folder"])
-def test_a_uri_is_not_taken_for_a_folder_here(name):
-    with pytest.raises(DataError, match="looks like a URI"):
-        PredictionTarget(Path(name), file_format=None)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (Path("s3://bucket/folder"), "looks like a URI"),
+        ("file:///folder/out.csv", "leave the ending '.csv' out"),
+        ("s3://bucket/", "such as s3://bucket/predictions"),
+        ("nowhere://bucket/folder", "cannot be opened"),
+    ],
+)
+def test_a_uri_names_a_folder_on_storage_that_is_known(name, said):
+    with pytest.raises(DataError, match=re.escape(said)):
+        PredictionTarget(name, file_format=None)
+
+
+def test_a_folder_at_a_uri_holds_what_one_on_a_disk_holds(tmp_path):
+    for output in (tmp_path / "disk", f"file://{tmp_path}/uri/"):
+        target = PredictionTarget(output, file_format=OutputFormat.JSONL)
+        assert target.write(blocks()) == EXPECTED
+    for path in (tmp_path / "disk").rglob("*.jsonl"):
+        other = tmp_path / "uri" / path.relative_to(tmp_path / "disk")
+        assert other.read_text() == path.read_text()
+    assert len(list((tmp_path / "uri").rglob("*.jsonl"))) == 3
+
+
+def test_files_without_rows_are_named_and_counted():
+    few = Outcome(1, without_rows=("a.csv", "b.csv"))
+    line = "1 rows = 1 answered + 0 rejected; 2 files without rows: a.csv, b.csv"
+    assert few.describe() == line
+    many = Outcome(1, without_rows=tuple("abcdefg")).describe()
+    assert many.endswith("; 7 files without rows: a, b, c, d, e and 2 more")
 
 
 def test_what_breaks_leaves_nothing(tmp_path):
