@@ -31,6 +31,8 @@ _GZIP, _ZIP, _PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"PAR1"
 _CHUNK = 1 << 20
 _MAX_ELEMENT = 1 << 26
 _BATCH_ROWS = 1_024
+# Bytes that are no UTF-8 cost the row that holds them alone.
+_MARK, _MARKED = "surrogateescape", re.compile("[\udc80-\udcff]")
 _BETWEEN_ELEMENTS = re.compile(r"[\s,]*")
 
 
@@ -151,16 +153,21 @@ def iter_csv(file: DataFile, *, delimiter: str) -> Iterator[Row | BrokenRow]:
     with _reading(file.name), file.open() as stream:
         buffered = _buffered(stream)
         _check_text(buffered, file.name)
-        text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")
-        for row in csv.DictReader(text, delimiter=delimiter, strict=True):
+        text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors=_MARK, newline="")
+        rows = csv.DictReader(text, delimiter=delimiter, strict=True)
+        if not all(map(_is_text, rows.fieldnames or ())):
+            raise DataError(f"{file.name}: not UTF-8 text: the names of its columns")
+        for row in rows:
             if None in row or None in row.values():
                 detail = "more or fewer fields than the header has"
-                yield BrokenRow(_shorten(delimiter.join(_flat(row))), detail)
+                yield BrokenRow(_shorten(_readable(delimiter.join(_flat(row)))), detail)
+            elif not all(map(_is_text, row.values())):
+                yield _not_text(delimiter.join(row.values()))
             else:
                 yield row
 
 
-def iter_lines(file: DataFile) -> Iterator[str]:
+def iter_lines(file: DataFile) -> Iterator[str | BrokenRow]:
     """Lines of a text file that are not blank.
 
     Raises:
@@ -169,9 +176,9 @@ def iter_lines(file: DataFile) -> Iterator[str]:
     with _reading(file.name), file.open() as stream:
         buffered = _buffered(stream)
         _check_text(buffered, file.name)
-        for line in io.TextIOWrapper(buffered, encoding="utf-8-sig"):
+        for line in io.TextIOWrapper(buffered, encoding="utf-8-sig", errors=_MARK):
             if line.strip():
-                yield line.rstrip("\r\n")
+                yield line.rstrip("\r\n") if _is_text(line) else _not_text(line)
 
 
 def iter_parquet(file: DataFile) -> Iterator[Row]:
@@ -280,6 +287,18 @@ def _check_text(stream: "io.BufferedReader[Any]", name: str) -> str:
     if not text.strip("\ufeff \t\r\n"):
         raise NoRowsError(f"{name}: the file holds no rows")
     return text
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or not _MARKED.search(text)
+
+
+def _not_text(text: str) -> BrokenRow:
+    return BrokenRow(_shorten(_readable(text)), "not UTF-8 text")
+
+
+def _readable(text: str) -> str:
+    return _MARKED.sub("\ufffd", text)
 
 
 def _iter_json_lines(stream: "io.BufferedReader[Any]") -> Iterator[Row | BrokenRow]:

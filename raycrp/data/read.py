@@ -293,7 +293,9 @@ def _iter_reaction_rows(file: DataFile, *, columns: ReactionColumns) -> Iterator
         raise DataError(f"{file.name}: {found}")
 
 
-def _line_row(line: str, columns: ReactionColumns) -> Row:
+def _line_row(line: str | BrokenRow, columns: ReactionColumns) -> Row | BrokenRow:
+    if isinstance(line, BrokenRow):
+        return line
     # A line is the reaction, then whatever names it, an extension in bars (CXSMILES) left out.
     reaction, _, rest = line.strip().partition("\t" if "\t" in line.strip() else " ")
     names = [part for part in rest.split() if not part.startswith("|")]

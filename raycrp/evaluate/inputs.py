@@ -177,10 +177,14 @@ def _iter_file(file: DataFile, source: InputSource) -> Iterator[InputRow]:
         yield from _iter_table(_TABLES[file.suffix](file), file, source)
     elif file.suffix in _NAMED_LINES:
         for line in iter_lines(file):
+            if isinstance(line, BrokenRow):
+                yield _broken_input(line)
+                continue
             text, _, name = line.strip().replace("\t", " ").partition(" ")
             yield InputRow(text, name.strip() or None)
     elif file.suffix in _PLAIN_LINES:
-        yield from (InputRow(line) for line in iter_lines(file))
+        for line in iter_lines(file):
+            yield InputRow(line) if isinstance(line, str) else _broken_input(line)
     else:
         known = ", ".join([*_NAMED_LINES, ".txt", *_TABLES, ".parquet"])
         raise DataError(f"{file.name}: unknown file ending '{file.suffix}'; known: {known}")
@@ -194,7 +198,7 @@ def _iter_table(
     num_rows = 0
     for num_rows, row in enumerate(rows, start=1):  # noqa: B007
         if isinstance(row, BrokenRow):
-            yield InputRow(row.text, broken=row.detail)
+            yield _broken_input(row)
             continue
         if column is None:
             column = _find_column(row, source.column, file=file)
@@ -203,6 +207,10 @@ def _iter_table(
         yield _table_row(row.get(column), name=name)
     if not num_rows:
         raise NoRowsError(f"{file.name}: the file holds no rows")
+
+
+def _broken_input(row: BrokenRow) -> InputRow:
+    return InputRow(row.text, broken=row.detail)
 
 
 def _table_row(value: Any, *, name: str | None) -> InputRow:

@@ -121,6 +121,20 @@ def test_broken_rows_and_missing_values_are_rows(tmp_path):
     assert [row.broken is None for row in rows] == [True, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("name", "head"), [("x.csv", b"smiles,yield\n"), ("x.smi", b""), ("x.txt", b"")]
+)
+def test_bytes_that_are_no_text_cost_their_own_row_alone(tmp_path, name, head):
+    end = b",1\r\n" if head else b"\r\n"
+    lines = [b"CCO" + end] * 400 + [b"C\xff\xfeC" + end] + [b"CCN" + end] * 400
+    (tmp_path / name).write_bytes(head + b"".join(lines))
+    rows = read(tmp_path / name)
+    assert [row.text for row in rows if row.broken is None] == ["CCO"] * 400 + ["CCN"] * 400
+    [broken] = [row for row in rows if row.broken is not None]
+    assert broken == rows[400]
+    assert (broken.broken, broken.text[:4]) == ("not UTF-8 text", "C\ufffd\ufffdC")
+
+
 def test_columns_are_named(tmp_path):
     (tmp_path / "x.csv").write_text("left,right\nCCO,CCN\n")
     assert read(tmp_path / "x.csv", column="right", id_column="left") == [InputRow("CCN", "CCO")]
@@ -158,6 +172,7 @@ def test_names_that_are_numbers(tmp_path):
     [
         ("x.txt", b"", "empty"),
         ("x.csv", b"smiles\n", "the file holds no rows"),
+        ("x.csv", b"smiles,\xe9\n" + b"CCO,1\n" * 99, "not UTF-8 text: the names"),
         ("x.xls", b"text", "unknown file ending"),
         ("x.txt", bytes(range(256)) * 9, "not a text file"),
         ("x.parquet", b"PAR1 and no more", "not a readable Parquet"),
