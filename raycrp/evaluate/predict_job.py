@@ -140,6 +140,7 @@ def run_predict_job(
     state: dict[str, Any] = work.read_json(_JOB) if work.exists(_JOB) else {}
     if state.get("digest") != digest:
         if target.folder.exists():
+            work.delete(_NEW_INPUTS)
             raise DataError(f"{where} is there already; delete it or give another --output")
         state = _start(work, digest=digest)
     work.delete(_NEW_INPUTS)

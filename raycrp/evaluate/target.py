@@ -68,7 +68,8 @@ class Outcome:
         shown = ", ".join(self.without_rows[:_SHOWN_FILES])
         more = len(self.without_rows) - _SHOWN_FILES
         shown += f" and {more:,} more" if more > 0 else ""
-        return f"{line}; {len(self.without_rows):,} files without rows: {shown}"
+        noun = "file" if len(self.without_rows) == 1 else "files"
+        return f"{line}; {len(self.without_rows):,} {noun} without rows: {shown}"
 
 
 class PredictionTarget:

@@ -127,6 +127,7 @@ def test_files_without_rows_are_named_and_counted():
     few = Outcome(1, without_rows=("a.csv", "b.csv"))
     line = "1 rows = 1 answered + 0 rejected; 2 files without rows: a.csv, b.csv"
     assert few.describe() == line
+    assert "; 1 file without rows: a.csv" in Outcome(1, without_rows=("a.csv",)).describe()
     many = Outcome(1, without_rows=tuple("abcdefg")).describe()
     assert many.endswith("; 7 files without rows: a, b, c, d, e and 2 more")
 
