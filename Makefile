@@ -3,6 +3,7 @@
 # make setup  makes .venv from constraints.txt; the others do it themselves
 # make chaos, test-slow, browser-test, dashboards-test           longer tests
 # make bench-elicit, bench-train, bench-predict REAL_DATA=folder measurements on real reactions
+# make bench-gpu                                               training speed on a GPU
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.complete
 # Where bytecode is not kept, each of Ray's many processes compiles torch anew, for 8 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint chaos bench-train bench-elicit bench-predict test-slow dashboards-test browser-test setup clean
+.PHONY: demo test lint chaos bench-train bench-elicit bench-predict bench-gpu test-slow dashboards-test browser-test setup clean
 
 demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
@@ -39,6 +40,9 @@ bench-elicit: $(STAMP)
 
 bench-predict: $(STAMP)
 	$(BIN)/python -m bench.predict $(REAL_DATA)
+
+bench-gpu: $(STAMP)
+	$(BIN)/python -m bench.gpu
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
