@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raycrp.errors import RunError
+from raycrp.node_disk import kept_copy
 
 SUCCESS = "_SUCCESS.json"
 STARTED = "_STARTED.json"
@@ -160,7 +161,7 @@ class RunFolder:
         self.write_bytes(relative, sink.getvalue().to_pybytes())
 
     def local_dir(self, relative: str) -> Path:
-        """A folder as local files: itself on a local disk, else a copy of it.
+        """A folder as local files: itself on a local disk, else a copy that the node shares.
 
         Raises:
             RunError: If it is not there.
@@ -169,15 +170,16 @@ class RunFolder:
             raise RunError(f"{self.uri(relative)} is missing; run its stage again")
         if self.is_local:
             return Path(self.path(relative))
-        target = Path(tempfile.gettempdir()) / "raycrp" / str(os.getpid()) / self.name / relative
-        if not target.exists():
-            # A copy that is cut off must not pass for the folder.
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)
-            local = (fs.LocalFileSystem(), scratch)
-            copy_folder(self.filesystem, self.path(relative), target=local)
-            Path(scratch).replace(target)
-        return target
+        folder = self.path(relative)
+        selector = fs.FileSelector(folder, recursive=True)
+        files = sorted(self.filesystem.get_file_info(selector), key=lambda file: str(file.path))
+        contents = [(file.path, file.size, file.mtime_ns) for file in files if file.is_file]
+        return kept_copy(
+            [self.uri(relative), contents],
+            fill=lambda target: copy_folder(
+                self.filesystem, folder, target=(fs.LocalFileSystem(), str(target))
+            ),
+        )
 
     @contextmanager
     def new_local_dir(self, relative: str) -> Iterator[Path]:
@@ -223,6 +225,23 @@ class RunFolder:
         # Ray's workers may stand in another folder, where a relative storage means another place.
         storage = self.root.rpartition("/")[0] if self.is_local else self.storage
         return {"storage": storage, "name": self.name}
+
+
+def split_folder(text: str) -> tuple[str, str]:
+    """Where a folder lies and its name, such as ``runs`` and ``demo`` of ``runs/demo``.
+
+    Args:
+        text: A path or ``pyarrow.fs`` URI; options behind a question mark stay with the storage.
+
+    Returns:
+        Storage and name; the name is empty where nothing is left for one of them.
+    """
+    if "://" not in text:
+        storage, _, name = text.rstrip("/").rpartition("/")
+        return storage or ("/" if text.startswith("/") else "."), name
+    base, mark, options = text.partition("?")
+    storage, _, name = base.rstrip("/").rpartition("/")
+    return f"{storage}{mark}{options}", "" if storage.endswith(":/") else name
 
 
 def copy_folder(

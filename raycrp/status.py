@@ -16,7 +16,7 @@ from raycrp.board.training import Line, seconds_left
 from raycrp.choices import SelectBy
 from raycrp.errors import RunError
 from raycrp.plan import Stage
-from raycrp.run import RunFolder
+from raycrp.run import RunFolder, split_folder
 from raycrp.schemas import Split
 from raycrp.train.restarts import Restart
 
@@ -45,10 +45,10 @@ def parse_run(text: str) -> RunFolder:
     Raises:
         RunError: If nothing is left for the storage or for the name.
     """
-    storage, _, name = text.rstrip("/").rpartition("/")
-    if not name or storage.endswith(":/"):
+    storage, name = split_folder(text)
+    if not name:
         raise RunError(f"'{text}' is no run folder, such as runs/demo or s3://BUCKET/raycrp/demo")
-    return RunFolder(storage or ("/" if text.startswith("/") else "."), name)
+    return RunFolder(storage, name)
 
 
 def describe_run(storage: str, name: str) -> str:

@@ -93,4 +93,4 @@ def _run_until(stage: str, arguments: list[str], verbose: bool) -> None:
 def _print_outcome(run: "RunFolder", stage: "Stage") -> None:
     if stage in ("evaluate", "report"):
         print(run.read_bytes("evaluate/scores.md").decode())
-    print(f"{stage}: {run.path('report/index.html' if stage == 'report' else stage)}")
+    print(f"{stage}: {run.uri('report/index.html' if stage == 'report' else stage)}")

@@ -101,4 +101,4 @@ def ablate(arguments: ConfigArguments, verbose: Verbose = False) -> None:
 
     run = run_ablation(config)
     print(run.read_bytes(MARKDOWN_PATH).decode())
-    print(f"ablate: {run.path(MARKDOWN_PATH)}, {run.path(JSON_PATH)}")
+    print(f"ablate: {run.uri(MARKDOWN_PATH)}, {run.uri(JSON_PATH)}")

@@ -12,7 +12,7 @@ from raycrp.choices import InstructionChoice, Task
 from raycrp.errors import ModelError
 from raycrp.evaluate.calibration import CALIBRATION_FILE, Calibration
 from raycrp.prompt.templates import Template
-from raycrp.run import RunFolder
+from raycrp.run import RunFolder, split_folder
 
 MODEL_DIR = "model"
 MODEL_FILE = "raycrp.json"
@@ -115,12 +115,18 @@ def find_model(path: Path | str) -> Path:
     """The exported model that a path means.
 
     Args:
-        path: A run folder with a trained model, a path or a URI, or the exported ``model`` folder
-            itself.
+        path: A run folder with a trained model, or the exported ``model`` folder itself; a path or
+            a URI.
+
+    Raises:
+        ModelError: If a URI names no folder.
     """
     if "://" in str(path):
-        storage, _, name = str(path).rstrip("/").rpartition("/")
-        return RunFolder(storage, name).local_dir(MODEL_DIR)
+        storage, name = split_folder(str(path))
+        if not name:
+            raise ModelError(f"{path} is no model, such as s3://BUCKET/raycrp/demo")
+        run = RunFolder(storage, name)
+        return run.local_dir("" if run.exists(MODEL_FILE) else MODEL_DIR)
     folder = Path(path)
     if not (folder / MODEL_FILE).exists() and (folder / MODEL_DIR / MODEL_FILE).exists():
         return folder / MODEL_DIR

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from raycrp.choices import OutputFormat
 from raycrp.errors import DataError, RunError
 from raycrp.evaluate.outputs import encode_answers, encode_rejects, split_rejects
-from raycrp.run import RunFolder, whole_file
+from raycrp.run import RunFolder, split_folder, whole_file
 
 _SUFFIXES = {
     ".csv": OutputFormat.CSV,
@@ -155,11 +155,11 @@ def _locate(output: str) -> RunFolder:
     if "://" not in output:
         path = Path(output).expanduser().resolve()
         return RunFolder(str(path.parent), path.name)
-    base, mark, options = output.partition("?")
-    parent, _, name = base.rstrip("/").rpartition("/")
-    if parent.endswith(":/"):
-        raise DataError(f"{output}: name a folder in it, such as {base.rstrip('/')}/predictions")
-    folder = RunFolder(f"{parent}{mark}{options}", name)
+    storage, name = split_folder(output)
+    if not name:
+        base = output.partition("?")[0].rstrip("/")
+        raise DataError(f"{output}: name a folder in it, such as {base}/predictions")
+    folder = RunFolder(storage, name)
     try:
         folder.exists()
     except (RunError, OSError) as error:

@@ -7,12 +7,9 @@ last few runs stay for the next start, in ``raycrp-tokens-USER`` of the folder f
 """
 
 import errno
-import hashlib
-import json
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,11 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
 from pyarrow import dataset
 
 from raycrp.arrays import IntArray
 from raycrp.errors import TrainError
+from raycrp.node_disk import digest, filled_folder, locked_folder
 from raycrp.run import RunFolder
 from raycrp.schemas import Split
 from raycrp.train.tokens import TOKENS, TOKENS_DIR, Texts, TokenArray, TokenTable
@@ -50,9 +47,7 @@ def read_tokens(run: RunFolder, split: Split) -> TokenTable:
     Raises:
         TrainError: If the split has no rows, or the node's disk no room.
     """
-    folder = _stores_dir()
-    # One builds while the others of the node wait; a process that dies lets go of the lock.
-    with FileLock(folder / "lock"):
+    with locked_folder("tokens") as folder:
         store = folder / _store_name(run)
         if not store.exists():
             _tidy(folder, run)
@@ -64,29 +59,14 @@ def read_tokens(run: RunFolder, split: Split) -> TokenTable:
     return table
 
 
-def _stores_dir() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"raycrp-tokens-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise TrainError(
-            f"{folder} belongs to another user; remove it, or set TMPDIR to a folder on the "
-            "node's own disk"
-        )
-    return folder
-
-
 def _store_name(run: RunFolder) -> str:
     """Other shards, or those of another place, have another name."""
     shards = [(file.base_name, file.size, file.mtime_ns) for file in run.list_files(TOKENS_DIR)]
-    return f"{_run_name(run)}-{_digest([_VERSION, shards])}"
+    return f"{_run_name(run)}-{digest([_VERSION, shards])}"
 
 
 def _run_name(run: RunFolder) -> str:
-    return _digest(run.uri(TOKENS_DIR))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
+    return digest(run.uri(TOKENS_DIR))
 
 
 def _tidy(folder: Path, run: RunFolder) -> None:
@@ -103,10 +83,9 @@ def _tidy(folder: Path, run: RunFolder) -> None:
 
 def _build(run: RunFolder, *, store: Path) -> None:
     started = time.monotonic()
-    scratch = Path(tempfile.mkdtemp(prefix=".building.", dir=store.parent))
     try:
-        num_rows = _write(run, scratch)
-        scratch.replace(store)
+        with filled_folder(store) as scratch:
+            num_rows = _write(run, scratch)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -115,7 +94,6 @@ def _build(run: RunFolder, *, store: Path) -> None:
             "to a folder on a disk of this node with more room"
         ) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         pa.default_memory_pool().release_unused()
     seconds = time.monotonic() - started
     logger.info("train: %d rows of token ids on this node's disk, %.1f s", num_rows, seconds)

@@ -148,10 +148,16 @@ def test_shared_stages_move_with_the_folders(tmp_path):
     assert moved.read_bytes("data/a.txt") == b"1"
 
 
-def test_folders_go_to_object_storage_and_back(tmp_path, monkeypatch):
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """Run folders are taken for those of object storage; where their copies lie."""
     monkeypatch.setattr(RunFolder, "is_local", False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp" / f"raycrp-copies-{os.getuid()}"
+
+
+def test_folders_go_to_object_storage_and_back(tmp_path, remote):
     run = RunFolder(str(tmp_path), "r")
     with run.new_local_dir("train/best") as folder:
         (folder / "config.json").write_text("{}")
@@ -160,12 +166,10 @@ def test_folders_go_to_object_storage_and_back(tmp_path, monkeypatch):
     assert (copy / "config.json").read_text() == "{}"
 
 
-def test_a_copy_that_storage_cut_off_is_made_anew(run, tmp_path, monkeypatch):
-    run.write_bytes("model/a", b"1")
-    run.write_bytes("model/b", b"2")
-    monkeypatch.setattr(RunFolder, "is_local", False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
+def test_a_copy_that_storage_cut_off_is_made_anew(run, remote, monkeypatch):
+    (Path(run.root) / "model").mkdir(parents=True)
+    (Path(run.root) / "model/a").write_bytes(b"1")
+    (Path(run.root) / "model/b").write_bytes(b"2")
 
     def cut_off(source, target, **_):
         Path(target, "a").write_bytes(b"1")
@@ -176,3 +180,35 @@ def test_a_copy_that_storage_cut_off_is_made_anew(run, tmp_path, monkeypatch):
         with pytest.raises(OSError, match="is gone"):
             run.local_dir("model")
     assert names_in(run.local_dir("model")) == ["a", "b"]
+
+
+def test_a_node_has_one_copy_of_a_folder_as_it_is(run, remote):
+    path = Path(run.root) / "model/a"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+    first = run.local_dir("model")
+    assert RunFolder(run.storage, run.name).local_dir("model") == first
+    path.write_bytes(b"22")
+    assert (run.local_dir("model") / "a").read_bytes() == b"22"
+
+
+def test_runs_of_one_name_on_other_storage_have_copies_of_their_own(tmp_path, remote):
+    copies = []
+    for place in ("here", "there"):
+        path = tmp_path / place / "demo/model/a"
+        path.parent.mkdir(parents=True)
+        path.write_text(place)
+        os.utime(path, (1, 1))
+        copies.append(RunFolder(str(tmp_path / place), "demo").local_dir("model"))
+    assert [(copy / "a").read_text() for copy in copies] == ["here", "there"]
+
+
+def test_copies_that_nobody_wants_any_more_go(run, remote):
+    for name in ("a", "b", "c"):
+        path = Path(run.root) / name / "file"
+        path.parent.mkdir(parents=True)
+        path.write_text(name)
+    first, second = (run.local_dir(name) for name in ("a", "b"))
+    os.utime(first, (1, 1))
+    third = run.local_dir("c")
+    assert {path for path in remote.iterdir() if path.is_dir()} == {second, third}

@@ -270,13 +270,14 @@ class TestSearch:
         ("/demo", "/", "demo"),
         ("s3://bucket/raycrp/demo", "s3://bucket/raycrp", "demo"),
         ("s3://bucket/demo", "s3://bucket", "demo"),
+        ("s3://bucket/raycrp/demo/?region=x/y", "s3://bucket/raycrp?region=x/y", "demo"),
     ],
 )
 def test_a_run_is_named_by_one_path_or_uri(text, storage, name):
     assert parse_run(text) == RunFolder(storage, name)
 
 
-@pytest.mark.parametrize("text", ["", "/", "s3://bucket"])
+@pytest.mark.parametrize("text", ["", "/", "s3://bucket", "s3://bucket?region=x"])
 def test_what_names_no_run_is_refused(text):
     with pytest.raises(RunError, match="is no run folder"):
         parse_run(text)
