@@ -98,7 +98,8 @@ def save_backbone(
             _grow_embeddings(model, num_tokens=len(tokenizer))
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    logger.info("%s: %d tokens, %d parameters", target, len(tokenizer), num_parameters(model))
+    name = backbone.preset or backbone.name_or_path
+    logger.info("T5 %s: %d tokens, %d parameters", name, len(tokenizer), num_parameters(model))
 
 
 def load_backbone(

@@ -218,6 +218,9 @@ def leave_failure(
 def _show_our_log_lines() -> None:
     # Ray sends a worker's output to the driver; only our own lines are for people.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+    for name in list(logging.root.manager.loggerDict):
+        if "/ray/train/" in name:  # Some of Ray's loggers have their file's name.
+            logging.getLogger(name).setLevel(logging.WARNING)
     ours = logging.getLogger("raycrp")
     if not ours.handlers:
         handler = logging.StreamHandler()
