@@ -1,12 +1,13 @@
 # make demo   runs the main job on the embedded default and leaves a report
 # make test   lint and tests
 # make setup  makes .venv from constraints.txt; the others do it themselves
-# make chaos, test-slow, browser-test, dashboards-test           longer tests
+# make chaos, test-slow, browser-test, dashboards-test, storage-test           longer tests
 # make bench-elicit, bench-train, bench-predict REAL_DATA=folder measurements on real reactions
 # make bench-gpu                                               training speed on a GPU
 
 PYTHON ?= python3
 VENV := .venv
+S3_VENV := .venv-s3
 BIN := $(VENV)/bin
 CONFIG ?= tune_configs/demo.yaml
 PYTEST_WORKERS ?= 2
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.complete
 # Where bytecode is not kept, each of Ray's many processes compiles torch anew, for 8 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint chaos bench-train bench-elicit bench-predict bench-gpu test-slow dashboards-test browser-test setup clean
+.PHONY: demo test lint chaos bench-train bench-elicit bench-predict bench-gpu test-slow dashboards-test storage-test browser-test setup clean
 
 demo: $(STAMP)
 	$(BIN)/raycrp run $(CONFIG)
@@ -51,6 +52,11 @@ dashboards-test: $(STAMP)
 	apt-get install --yes prometheus
 	$(BIN)/pytest -m '' tests/unit/test_dashboards.py tests/integration/test_prometheus.py
 
+# A virtual environment of its own: moto's packages contradict constraints.txt.
+storage-test: $(STAMP)
+	test -x $(S3_VENV)/bin/moto_server || { $(PYTHON) -m venv $(S3_VENV) && $(S3_VENV)/bin/pip install --quiet 'moto[server]==5.2.5'; }
+	PATH=$(S3_VENV)/bin:$$PATH $(BIN)/pytest -m '' tests/e2e/test_object_storage.py
+
 browser-test: $(STAMP)
 	$(BIN)/pytest -m browser tests/browser
 
@@ -65,5 +71,5 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(S3_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

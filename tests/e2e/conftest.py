@@ -15,15 +15,22 @@ from raycrp.run import RunFolder
 
 CONFIG = Path(__file__).parent / "tiny.yaml"
 TIMEOUT_S = 900
+TABLES = [
+    "elicit/trials.parquet",
+    "annotate/test",
+    "prompt/test",
+    "evaluate/predictions",
+    "evaluate/scores.parquet",
+]
 
 
 class CommandLine:
     """Starts ``python -m raycrp`` as a subprocess, on a storage folder of its own."""
 
-    def __init__(self, storage: Path) -> None:
+    def __init__(self, storage: Path | str, *, log_dir: Path | None = None) -> None:
         self.storage = storage
         self.run_folder = RunFolder(str(storage), "tiny")
-        self._log_path = storage / "command.log"
+        self._log_path = (log_dir or Path(storage)) / "command.log"
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -108,3 +115,19 @@ def finished(tmp_path_factory):
     result = command_line.run()
     assert result.returncode == 0, result.stderr[-4000:]
     return command_line, result
+
+
+def assert_ends_like(unbroken, killed):
+    """The same command again finishes the killed run, with the tables of the unbroken one."""
+    result = killed.run()
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert tables_of(killed.run_folder) == tables_of(unbroken.run_folder)
+
+
+def tables_of(run):
+    """The final tables, without the columns that hold times."""
+    tables = {name: run.read_table(name) for name in TABLES}
+    return {
+        name: table.select([column for column in table.column_names if "seconds" not in column])
+        for name, table in tables.items()
+    }

@@ -11,27 +11,11 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from raycrp.plan import Stage
 from raycrp.schemas import Split
 
-from .conftest import CONFIG
+from .conftest import CONFIG, assert_ends_like
 
 pytestmark = pytest.mark.e2e
 
 HELD_OUT = (Split.VALIDATION, Split.TEST)
-TABLES = [
-    "elicit/trials.parquet",
-    "annotate/test",
-    "prompt/test",
-    "evaluate/predictions",
-    "evaluate/scores.parquet",
-]
-
-
-def tables_of(run):
-    """The final tables, without the columns that hold times."""
-    tables = {name: run.read_table(name) for name in TABLES}
-    return {
-        name: table.select([column for column in table.column_names if "seconds" not in column])
-        for name, table in tables.items()
-    }
 
 
 def test_a_run_leaves_every_stage_and_names_the_report(finished):
@@ -221,10 +205,3 @@ def test_a_run_killed_in_every_stage_ends_like_an_unbroken_one(finished, command
     for stage in Stage:
         command_line.run_and_kill(f"{stage}/_STARTED.json", delay_s=1.0)
     assert_ends_like(finished[0], command_line)
-
-
-def assert_ends_like(unbroken, killed):
-    """The same command again finishes the killed run, with the tables of the unbroken one."""
-    result = killed.run()
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert tables_of(killed.run_folder) == tables_of(unbroken.run_folder)
