@@ -4,20 +4,23 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from run_folders import make_config, write_prompted_run
 
-from raycrp.choices import InstructionChoice
+from raycrp.choices import InstructionChoice, Task
 from raycrp.errors import ClusterError, TrainError
 from raycrp.model.t5 import load_backbone
 from raycrp.run import RunFolder
+from raycrp.schemas import Split
 from raycrp.tracking import read_metrics
 from raycrp.train import batches, validation, worker
 from raycrp.train.checkpoint import manifest_name, stored_checkpoints
 from raycrp.train.export import export_model, write_model_card
 from raycrp.train.session import CHECKPOINT_FOLDERS, LOCAL_DIR, LocalSession
 from raycrp.train.setup import WorkerSettings
+from raycrp.train.tokens import TOKENS_DIR
 from raycrp.train.trainer import join_single_process_group, train_model
 from raycrp.train.trials import RESULT_FILE
 from raycrp.train.worker import run_worker
@@ -150,6 +153,48 @@ def test_resumed_training_equals_an_unbroken_one(unbroken, start):
     assert max(step for step, _ in loss_curve(settings)) == 8
     train_model(settings)
     assert_same_curve(loss_curve(settings), loss_curve(unbroken), tolerance=1e-6)
+
+
+def keep_few_reagent_rows(run, *, num_rows):
+    """Leave most of one task's training rows out, so that tasks are of unlike size."""
+    path = f"{TOKENS_DIR}/shard-{Split.TRAIN}.parquet"
+    rows = run.read_table(path)
+    places = np.flatnonzero(rows["task"].to_numpy() == list(Task).index(Task.REAGENT))
+    run.write_table(path, rows.take(np.setdiff1d(np.arange(len(rows)), places[num_rows:])))
+
+
+def test_unlike_tasks_selected_by_exact_answers_survive_a_kill(start, unbroken, monkeypatch):
+    exact = {4: 0.2, 8: 0.5, 12: 0.3, 14: 0.4}
+    decide = worker.next_progress
+
+    def with_exact_answers(progress, *, metrics, **rest):
+        """So small a model has none of its own."""
+        metrics["validation_exact"] = exact[progress.step]
+        return decide(progress, metrics=metrics, **rest)
+
+    monkeypatch.setattr(worker, "next_progress", with_exact_answers)
+    settings = {
+        name: start(name, task_temperature=3, select_by="exact") for name in ("whole", "killed")
+    }
+    for each in settings.values():
+        keep_few_reagent_rows(each.run, num_rows=10)
+    train_model(settings["whole"])
+    train_until_killed(settings["killed"], at_step=12)
+    train_model(settings["killed"])
+    curves = [loss_curve(each) for each in settings.values()]
+    assert_same_curve(*curves, tolerance=1e-6)
+    assert curves[0] != loss_curve(unbroken)
+    results = [each.run.read_json(RESULT_FILE) for each in settings.values()]
+    assert results[0] == results[1]
+    # By the loss, which falls all the way, it would be the last.
+    assert (results[0]["num_rows"], results[0]["best_step"]) == (NUM_ROWS * 2 // 3 + 10, 8)
+    weights = [load_backbone(each.run.path("train/best"))[0] for each in settings.values()]
+    assert_same_weights(*weights)
+
+
+def assert_same_weights(first, second):
+    others = second.state_dict()
+    assert all(torch.equal(value, others[name]) for name, value in first.state_dict().items())
 
 
 def test_damaged_newest_checkpoint_is_stepped_back_from(unbroken, start):
