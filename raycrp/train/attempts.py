@@ -107,9 +107,7 @@ class StepGuard:
         """Note that a step begins."""
         if self._rank != 0:
             return
-        if self._before is not None:
-            self._record_restart(self._before)
-            self._before = None
+        self._record_restart()
         is_near = bool(self._failed) and step <= max(self._failed) + _NEAR_STEPS
         if is_near or time.monotonic() - self._noted_at >= _NOTE_EVERY_S:
             self._write({"failed": self._failed, "step": step, "num_starts": 0})
@@ -118,6 +116,8 @@ class StepGuard:
     def finish(self) -> None:
         """Forget all: training is done."""
         if self._rank == 0:
+            # After the last step a validation may have been all that was left to do.
+            self._record_restart()
             self._run.delete(ATTEMPTS_FILE)
 
     def _read(self) -> dict[str, Any]:
@@ -133,7 +133,10 @@ class StepGuard:
             # A note is worth less than the training that it is about.
             logger.warning("the step under way cannot be noted: %s", error)
 
-    def _record_restart(self, noted: dict[str, Any]) -> None:
+    def _record_restart(self) -> None:
+        noted, self._before = self._before, None
+        if noted is None:
+            return
         restart = Restart(
             time=time.time(),
             step_reached=max(noted["step"], noted["logged"]),

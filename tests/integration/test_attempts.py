@@ -67,6 +67,16 @@ def test_a_restart_is_recorded_with_what_it_cost(run):
     assert 0 <= restart.seconds < 5
 
 
+def test_a_restart_with_no_step_left_is_recorded_as_it_ends(run):
+    attempt(run, steps=[3, 4])
+    guard = StepGuard(run, rank=0, rows_of=lambda step: [step])
+    guard.start(5)
+    assert read_restarts(run) == []
+    guard.finish()
+    (restart,) = read_restarts(run)
+    assert (restart.step_resumed, restart.steps_lost) == (5, 0)
+
+
 def test_starts_that_never_come_to_a_step_end_the_run(run):
     for _ in range(10):
         StepGuard(run, rank=0, rows_of=lambda step: [step]).begin()
