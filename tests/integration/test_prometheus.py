@@ -43,6 +43,7 @@ with prometheus.stage_shown("train", run="demo"):
                 value = time.time() if metric.name.endswith("time_seconds") else float(number)
                 tags = {key: TAGS.get(key, "x") for key in metric.tag_keys}
                 VALUES[metric.kind](metric.name, value, **tags)
+        prometheus.set_training(number, {"validation_exact": 0.5}, run="demo")
         prometheus.note_progress(run="demo", stage="train")
         time.sleep(1)
 """
