@@ -244,6 +244,23 @@ def split_folder(text: str) -> tuple[str, str]:
     return f"{storage}{mark}{options}", "" if storage.endswith(":/") else name
 
 
+def reachable(folder: RunFolder) -> RunFolder:
+    """A folder whose storage answers; whether the folder is there is another matter.
+
+    Args:
+        folder: A run folder, or any other.
+
+    Raises:
+        RunError: If the storage cannot be reached, or gives no right to look.
+    """
+    try:
+        folder.exists()
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RunError(f"'{folder.name}' in {folder.storage} cannot be opened: {reason}") from error
+    return folder
+
+
 def copy_folder(
     filesystem: fs.FileSystem, folder: str, *, target: tuple[fs.FileSystem, str]
 ) -> None:

@@ -16,7 +16,7 @@ from raycrp.board.training import Line, seconds_left
 from raycrp.choices import SelectBy
 from raycrp.errors import RunError
 from raycrp.plan import Stage
-from raycrp.run import RunFolder, split_folder
+from raycrp.run import RunFolder, reachable, split_folder
 from raycrp.schemas import Split
 from raycrp.train.restarts import Restart
 
@@ -49,6 +49,15 @@ def parse_run(text: str) -> RunFolder:
     if not name:
         raise RunError(f"'{text}' is no run folder, such as runs/demo or s3://BUCKET/raycrp/demo")
     return RunFolder(storage, name)
+
+
+def open_run(text: str) -> RunFolder:
+    """The run folder that ``parse_run`` names, on a storage that answers.
+
+    Raises:
+        RunError: If it names none, or the storage cannot be reached.
+    """
+    return reachable(parse_run(text))
 
 
 def describe_run(storage: str, name: str) -> str:

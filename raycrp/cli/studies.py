@@ -35,10 +35,10 @@ def compare(
     import json
 
     from raycrp.compare.runs import compare_runs, comparison_as_json, comparison_as_markdown
-    from raycrp.status import parse_run
+    from raycrp.status import open_run
 
     comparison = compare_runs(
-        parse_run(first), parse_run(second), num_resamples=num_resamples, seed=seed
+        open_run(first), open_run(second), num_resamples=num_resamples, seed=seed
     )
     if as_json:
         print(json.dumps(comparison_as_json(comparison), indent=2))
@@ -66,9 +66,9 @@ def audit(
     Example: raycrp audit runs/demo
     """
     from raycrp.plan import read_run_config
-    from raycrp.status import parse_run
+    from raycrp.status import open_run
 
-    run = parse_run(run_folder)
+    run = open_run(run_folder)
     config = read_run_config(run)
     configure_logging(verbose)
     from raycrp.audit.stage import MARKDOWN_PATH, check_finished, run_audit

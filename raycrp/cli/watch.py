@@ -9,9 +9,9 @@ from raycrp.cli.arguments import RunArgument
 
 def status(run_folder: RunArgument) -> None:
     """Say how a run stands, from its folder alone."""
-    from raycrp.status import describe_run, parse_run
+    from raycrp.status import describe_run, open_run
 
-    folder = parse_run(run_folder)
+    folder = open_run(run_folder)
     print(describe_run(folder.storage, folder.name))
 
 
@@ -24,8 +24,8 @@ def board(
 ) -> None:
     """Serve a page that follows a run: the sweep, its choice, training."""
     from raycrp.board.app import serve_board
-    from raycrp.status import parse_run
+    from raycrp.status import open_run
 
     serve_board(
-        parse_run(run_folder), host=host, port=port, echo=lambda text: print(text, flush=True)
+        open_run(run_folder), host=host, port=port, echo=lambda text: print(text, flush=True)
     )

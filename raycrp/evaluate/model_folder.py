@@ -12,7 +12,7 @@ from raycrp.choices import InstructionChoice, Task
 from raycrp.errors import ModelError
 from raycrp.evaluate.calibration import CALIBRATION_FILE, Calibration
 from raycrp.prompt.templates import Template
-from raycrp.run import RunFolder, split_folder
+from raycrp.run import RunFolder, reachable, split_folder
 
 MODEL_DIR = "model"
 MODEL_FILE = "raycrp.json"
@@ -120,12 +120,13 @@ def find_model(path: Path | str) -> Path:
 
     Raises:
         ModelError: If a URI names no folder.
+        RunError: If its storage does not answer, or there is no model.
     """
     if "://" in str(path):
         storage, name = split_folder(str(path))
         if not name:
             raise ModelError(f"{path} is no model, such as s3://BUCKET/raycrp/demo")
-        run = RunFolder(storage, name)
+        run = reachable(RunFolder(storage, name))
         return run.local_dir("" if run.exists(MODEL_FILE) else MODEL_DIR)
     folder = Path(path)
     if not (folder / MODEL_FILE).exists() and (folder / MODEL_DIR / MODEL_FILE).exists():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from raycrp.choices import OutputFormat
 from raycrp.errors import DataError, RunError
 from raycrp.evaluate.outputs import encode_answers, encode_rejects, split_rejects
-from raycrp.run import RunFolder, split_folder, whole_file
+from raycrp.run import RunFolder, reachable, split_folder, whole_file
 
 _SUFFIXES = {
     ".csv": OutputFormat.CSV,
@@ -159,13 +159,10 @@ def _locate(output: str) -> RunFolder:
     if not name:
         base = output.partition("?")[0].rstrip("/")
         raise DataError(f"{output}: name a folder in it, such as {base}/predictions")
-    folder = RunFolder(storage, name)
     try:
-        folder.exists()
-    except (RunError, OSError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"{output} cannot be opened: {str(cause).splitlines()[0]}") from error
-    return folder
+        return reachable(RunFolder(storage, name))
+    except RunError as error:
+        raise DataError(f"{output} cannot be written: {error}") from error
 
 
 def _delete_unfinished(path: Path) -> None:

@@ -9,7 +9,7 @@ from raycrp.board.stages import stage_views
 from raycrp.config import Config, dump_yaml
 from raycrp.errors import RunError
 from raycrp.run import RunFolder
-from raycrp.status import describe_run, parse_run
+from raycrp.status import describe_run, open_run, parse_run
 
 NOW = 2_000_000_000.0
 
@@ -281,6 +281,16 @@ def test_a_run_is_named_by_one_path_or_uri(text, storage, name):
 def test_what_names_no_run_is_refused(text):
     with pytest.raises(RunError, match="is no run folder"):
         parse_run(text)
+
+
+@pytest.mark.parametrize("error", [PermissionError("no right\nhere"), OSError("no network")])
+def test_storage_that_does_not_answer_is_one_line(monkeypatch, error):
+    def fail(self, relative=""):
+        raise error
+
+    monkeypatch.setattr(RunFolder, "exists", fail)
+    with pytest.raises(RunError, match=r"^'demo' in runs cannot be opened: no (right|network)$"):
+        open_run("runs/demo")
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
