@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
-import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from minute_t5 import minute_t5
 
 from raycrp.choices import Device, Preset, Spelling, Task
 from raycrp.config import Backbone, Config
@@ -115,17 +114,7 @@ def write_prompted_run(config, *, num_train, num_validation):
 
 
 def write_minute_t5(folder):
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=8,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_heads=4,
-        num_layers=2,
-        decoder_start_token_id=0,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
+    minute_t5(vocab_size=8, d_model=32, d_ff=64, num_heads=4).save_pretrained(folder)
 
 
 def write_clusters(run, table):

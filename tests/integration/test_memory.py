@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from minute_t5 import minute_t5
 
 from raycrp.choices import Precision
 from raycrp.train.deepspeed import OptimizerSettings, build_engine, prepare_process
@@ -15,19 +15,8 @@ INPUTS = torch.arange(1, 19).reshape(2, 9)
 
 
 def losses(*, zero_stage, offload, probes):
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=40,
-        d_model=16,
-        d_kv=4,
-        d_ff=32,
-        num_heads=4,
-        num_layers=2,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
     engine = build_engine(
-        T5ForConditionalGeneration(config).train(),
+        minute_t5(dropout_rate=0.0).train(),
         optimizer=OptimizerSettings(1e-2, 0.01, 1.0),
         zero_stage=zero_stage,
         micro_batch_size=2,

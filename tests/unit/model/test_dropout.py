@@ -2,24 +2,10 @@ import json
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from minute_t5 import minute_t5
+from transformers import T5ForConditionalGeneration
 
 from raycrp.model.dropout import DropoutSource, use_cheap_dropout
-
-
-def make_t5(dropout=0.1):
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=40,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_heads=2,
-        num_layers=2,
-        decoder_start_token_id=0,
-        dropout_rate=dropout,
-    )
-    return T5ForConditionalGeneration(config)
 
 
 def outputs(model):
@@ -57,19 +43,19 @@ def test_the_same_seed_drops_the_same():
 
 
 def test_model_without_dropout_computes_what_transformers_does():
-    wanted = outputs(make_t5(dropout=0.0).train())
-    model = make_t5(dropout=0.0).train()
+    wanted = outputs(minute_t5(dropout_rate=0.0).train())
+    model = minute_t5(dropout_rate=0.0).train()
     use_cheap_dropout(model)
     found = outputs(model)
     torch.testing.assert_close(found.logits, wanted.logits)
-    wanted = outputs(make_t5().eval())
-    model = make_t5()
+    wanted = outputs(minute_t5().eval())
+    model = minute_t5()
     use_cheap_dropout(model)
     torch.testing.assert_close(outputs(model.eval()).logits, wanted.logits)
 
 
 def test_all_dropout_of_the_model_is_seeded_by_the_source():
-    model = make_t5().train()
+    model = minute_t5().train()
     source = use_cheap_dropout(model)
     assert not any(isinstance(module, torch.nn.Dropout) for module in model.modules())
 
@@ -82,7 +68,7 @@ def test_all_dropout_of_the_model_is_seeded_by_the_source():
 
 
 def test_a_saved_model_knows_nothing_of_it(tmp_path):
-    model = make_t5()
+    model = minute_t5()
     use_cheap_dropout(model)
     model.save_pretrained(tmp_path)
     assert "raycrp" not in json.dumps(json.loads((tmp_path / "config.json").read_text()))

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from minute_t5 import minute_t5
 
 from raycrp.model.fused import compile_blocks, use_fused_kernels
 from raycrp.model.fusion import apply_fusion
@@ -16,20 +16,9 @@ TARGETS = torch.tensor([[0, 4, 5, 6, 7], [0, 7, 7, 1, 0]])
 
 
 def new_model(*, dropout_rate=0.0, kind="relu"):
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=24,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_heads=2,
-        num_layers=2,
-        dropout_rate=dropout_rate,
-        feed_forward_proj=kind,
-        initializer_factor=2.0,
-        decoder_start_token_id=0,
+    model = minute_t5(
+        vocab_size=24, dropout_rate=dropout_rate, feed_forward_proj=kind, initializer_factor=2.0
     )
-    model = T5ForConditionalGeneration(config)
     model.set_attn_implementation("eager")
     return model.train()
 

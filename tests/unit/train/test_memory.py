@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from minute_t5 import minute_t5
 
 from raycrp.choices import Precision
 from raycrp.config import TrainConfig
@@ -43,17 +43,7 @@ def linear_probe(*, limit=10**12):
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=40,
-        d_model=16,
-        d_kv=4,
-        d_ff=32,
-        num_heads=4,
-        num_layers=2,
-        decoder_start_token_id=0,
-    )
-    return T5ForConditionalGeneration(config).train()
+    return minute_t5().train()
 
 
 def test_the_budget_is_what_the_costliest_rows_leave_room_for():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from minute_t5 import minute_t5
 
 from raycrp.choices import Precision
 from raycrp.errors import DivergedError, TrainError
@@ -40,18 +40,7 @@ def test_a_torch_without_kernels_for_the_gpu_is_refused():
 
 def overflowing_t5():
     """A T5 whose layers ``wo`` give numbers beyond fp16."""
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=50,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_heads=2,
-        num_layers=2,
-        decoder_start_token_id=0,
-        dropout_rate=0,
-    )
-    model = T5ForConditionalGeneration(config)
+    model = minute_t5(dropout_rate=0.0)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if name.endswith("wo.weight"):
