@@ -13,6 +13,7 @@ from raycrp.errors import RaycrpError
 COMMANDS = (
     stages.run,
     stages.validate,
+    stages.settings,
     predict.predict,
     studies.compare,
     studies.audit,

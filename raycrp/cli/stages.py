@@ -1,4 +1,4 @@
-"""``run``, ``validate``, and a command for each stage."""
+"""``run``, ``validate``, ``settings``, and a command for each stage."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -64,6 +64,18 @@ def validate(arguments: ConfigArguments) -> None:
             print(f"{path}: ok")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def settings(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SECTION]...", help="Such as train; all of them if none is named."),
+    ] = None,
+) -> None:
+    """Print every setting with its default and what it means, as YAML to start from."""
+    from raycrp.config.reference import describe_settings
+
+    print(describe_settings(sections or ()))
 
 
 def stage_command(stage: str) -> Callable[..., None]:
