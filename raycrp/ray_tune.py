@@ -1,5 +1,6 @@
 """A sweep as one Ray Tune run in the run folder: one trial a point, all errors raised."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,8 @@ def run_trials(
         """Name of a trial by what it tries, and of its folder."""
         return name_of(trial.config["trial"])
 
+    # Ray Tune's newer output prints its settings and paths even where it is to print nothing.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     tuner = tune.Tuner(
         tune.with_resources(trainable, dict(resources)),
         param_space={"trial": tune.grid_search(list(points))},

@@ -172,7 +172,7 @@ def test_the_saved_labeler_names_test_rows_as_reported(unbroken, source):
     assert chosen["test"]["num_rows"] == len(places) == NUM_ROWS // 10
 
 
-def test_a_killed_sweep_runs_only_what_is_missing(unbroken, source, tmp_path):
+def test_a_killed_sweep_runs_only_what_is_missing(unbroken, source, tmp_path, capfd):
     finished, _ = unbroken
     run = RunFolder(str(tmp_path), "killed")
     for folder in ("data", "embed", "elicit"):
@@ -185,6 +185,7 @@ def test_a_killed_sweep_runs_only_what_is_missing(unbroken, source, tmp_path):
     run.delete("elicit/tune/kept/forward-difference-n3")
     run.write_bytes("elicit/tune/ray/attempt-000/tuner.pkl", b"cut")
     run_elicit(make_config(), run)
+    assert capfd.readouterr().out == "", "Ray Tune prints"
     started = run.list_names("elicit/tune/ray/attempt-001")
     assert [name for name in started if name.startswith("forward-")] == [
         "forward-concat-n5",
