@@ -33,6 +33,7 @@ _MAX_ELEMENT = 1 << 26
 _BATCH_ROWS = 1_024
 # Bytes that are no UTF-8 cost the row that holds them alone.
 _MARK, _MARKED = "surrogateescape", re.compile("[\udc80-\udcff]")
+_DELIMITERS = ",;\t"
 _BETWEEN_ELEMENTS = re.compile(r"[\s,]*")
 
 
@@ -143,8 +144,13 @@ def iter_json(file: DataFile) -> Iterator[Row | BrokenRow]:
             yield from _iter_json_lines(buffered)
 
 
-def iter_csv(file: DataFile, *, delimiter: str) -> Iterator[Row | BrokenRow]:
+def iter_csv(file: DataFile, *, delimiter: str | None = None) -> Iterator[Row | BrokenRow]:
     """Rows of a table with a header line.
+
+    Args:
+        file: The table.
+        delimiter: What parts fields. If None, what parts the names of the columns: a comma, or as
+            in many countries' spreadsheets a semicolon, or a tab.
 
     Raises:
         DataError: If the file is not text.
@@ -152,7 +158,8 @@ def iter_csv(file: DataFile, *, delimiter: str) -> Iterator[Row | BrokenRow]:
     csv.field_size_limit(min(sys.maxsize, 1 << 30))
     with _reading(file.name), file.open() as stream:
         buffered = _buffered(stream)
-        _check_text(buffered, file.name)
+        head = _check_text(buffered, file.name)
+        delimiter = delimiter or _delimiter_of(head.lstrip("\ufeff\r\n").splitlines()[0])
         text = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors=_MARK, newline="")
         rows = csv.DictReader(text, delimiter=delimiter, strict=True)
         if not all(map(_is_text, rows.fieldnames or ())):
@@ -287,6 +294,10 @@ def _check_text(stream: "io.BufferedReader[Any]", name: str) -> str:
     if not text.strip("\ufeff \t\r\n"):
         raise NoRowsError(f"{name}: the file holds no rows")
     return text
+
+
+def _delimiter_of(header: str) -> str:
+    return max(_DELIMITERS, key=header.count)
 
 
 def _is_text(text: str) -> bool:

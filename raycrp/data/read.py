@@ -268,7 +268,7 @@ def _iter_reaction_rows(file: DataFile, *, columns: ReactionColumns) -> Iterator
         yield from (_line_row(line, columns) for line in iter_lines(file))
         return
     readers: dict[str, Callable[[DataFile], Iterator[Row | BrokenRow]]] = {
-        ".csv": lambda file: iter_csv(file, delimiter=","),
+        ".csv": iter_csv,
         ".tsv": lambda file: iter_csv(file, delimiter="\t"),
         ".tab": lambda file: iter_csv(file, delimiter="\t"),
         ".json": iter_json,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 
 from raycrp.chem.molecules import (
     MAX_MOLECULE_CHARS,
@@ -164,14 +165,22 @@ def flag_answer(ranked: Ranked, *, task: Task, input_text: str) -> Answer:
     )
 
 
-def describe_predictions(predictions: Sequence[Prediction]) -> str:
-    """Predictions as text for a terminal, answers numbered from 1."""
+def describe_predictions(
+    predictions: Sequence[Prediction], *, names: Sequence[str | None] = ()
+) -> str:
+    """Predictions as text for a terminal, answers numbered from 1.
+
+    Args:
+        predictions: One for each input.
+        names: What the inputs are called, None for those without a name.
+    """
     lines: list[str] = []
-    for prediction in predictions:
+    for prediction, name in zip_longest(predictions, names):
+        ending = f"  ({name})" if name else ""
         if prediction.problem is not None:
-            lines += [f"rejected: {prediction.problem}", ""]
+            lines += [f"rejected: {prediction.problem}{ending}", ""]
             continue
-        lines.append(f"{prediction.task}: {prediction.input}")
+        lines.append(f"{prediction.task}: {prediction.input}{ending}")
         lines.append(f"  {_describe_prompt(prediction)}")
         lines += [
             f"  {rank}. {_describe_answer(answer)}"

@@ -24,11 +24,12 @@ from raycrp.errors import DataError, NoRowsError
 from raycrp.evaluate.ranking import read_answer
 
 STANDARD_INPUT = "-"
-_INPUT_COLUMNS = ("input", "smiles", "SMILES", "reaction")
-_ID_COLUMNS = ("id", "ID", "name")
+# In any case, as in "SMILES" or "Smiles".
+_INPUT_COLUMNS = ("input", "smiles", "reaction")
+_ID_COLUMNS = ("id", "name")
 _NAMED_LINES, _PLAIN_LINES = (".smi", ".smiles"), (".txt", "")
 _TABLES: Mapping[str, Callable[[DataFile], Iterator[Row | BrokenRow]]] = {
-    ".csv": partial(iter_csv, delimiter=","),
+    ".csv": iter_csv,
     ".tsv": partial(iter_csv, delimiter="\t"),
     ".json": iter_json,
     ".jsonl": iter_json,
@@ -220,11 +221,11 @@ def _table_row(value: Any, *, name: str | None) -> InputRow:
 
 
 def _find_column(row: Row, wanted: str | None, *, file: DataFile) -> str:
-    candidates = _INPUT_COLUMNS if wanted is None else (wanted,)
-    found = next((name for name in candidates if name in row), None)
-    if found is None and wanted is None and len(row) == 1:
+    found = _usual_column(row, _INPUT_COLUMNS) if wanted is None else wanted
+    if found is None and len(row) == 1:
         return _lone_column(next(iter(row)), file=file)
-    if found is None:
+    if found is None or found not in row:
+        candidates = _INPUT_COLUMNS if wanted is None else (wanted,)
         raise DataError(
             f"{file.name}: no column {' or '.join(repr(name) for name in candidates)}; found "
             f"{', '.join(map(repr, row)) or 'none'}; name it with --column"
@@ -246,4 +247,9 @@ def _lone_column(name: str, *, file: DataFile) -> str:
 def _find_id_column(row: Row, wanted: str | None, *, file: DataFile) -> str | None:
     if wanted is not None and wanted not in row:
         raise DataError(f"{file.name}: no column '{wanted}'; found {', '.join(map(repr, row))}")
-    return wanted or next((name for name in _ID_COLUMNS if name in row), None)
+    return wanted or _usual_column(row, _ID_COLUMNS)
+
+
+def _usual_column(row: Row, names: Sequence[str]) -> str | None:
+    found = {column.strip().lower(): column for column in reversed(row)}
+    return next((found[name] for name in names if name in found), None)

@@ -85,7 +85,8 @@ def print_predictions(
         predictions = answerer.predict(rows, first_row=first_row)
         table = answers_table(predictions, rows=rows, first_row=first_row)
         if file_format is OutputFormat.TABLE:
-            stream.write(f"{describe_predictions(predictions)}\n\n")
+            names = [row.id for row in rows]
+            stream.write(f"{describe_predictions(predictions, names=names)}\n\n")
         else:
             answered, rejected = split_rejects(table)
             for row in rejected.to_pylist():

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import hashlib
 import json
@@ -86,7 +87,7 @@ def test_csv_rows_with_too_few_or_too_many_fields_are_broken(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('id,text\n1,"x, y"\n2\n3,b,c\n4,d\n')
     [file] = iter_files(str(path))
-    rows = list(iter_csv(file, delimiter=","))
+    rows = list(iter_csv(file))
     assert [row for row in rows if isinstance(row, dict)] == [
         {"id": "1", "text": "x, y"},
         {"id": "4", "text": "d"},
@@ -98,9 +99,19 @@ def test_csv_columns_may_be_without_a_name(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(",text\n0,x\n1\n2,y,z\n")
     [file] = iter_files(str(path))
-    first, *others = iter_csv(file, delimiter=",")
+    first, *others = iter_csv(file)
     assert first == {"": "0", "text": "x"}
     assert [row.text for row in others] == ["1", "2,y,z"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_fields_are_parted_as_the_names_of_columns_are(tmp_path, delimiter):
+    path = tmp_path / "a.csv"
+    lines = [["id", "text", "note"], ["1", "C,C;C", "x"], ["2", "C>>O |f:0.1,2.3|", "y"]]
+    with path.open("w", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows(lines)
+    [file] = iter_files(str(path))
+    assert [list(row.values()) for row in iter_csv(file)] == lines[1:]
 
 
 def test_lines_leave_out_blank_ones(tmp_path):

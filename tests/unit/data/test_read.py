@@ -163,7 +163,7 @@ def test_reaction_tables_by_role_columns(tmp_path, suffix):
         rows[1]["with"] = None
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
-        delimiter = "," if suffix == ".csv" else "\t"
+        delimiter = ";" if suffix == ".csv" else "\t"
         lines = [list(rows[0]), *(list(row.values()) for row in rows)]
         path.write_text("\n".join(delimiter.join(line) for line in lines))
     names = {"reactants": "left", "reagents": "with", "product": "right"}

@@ -116,3 +116,6 @@ def test_predictions_are_described():
         "",
         "rejected: 'xx' is no input",
     ]
+    named = describe_predictions([prediction, rejected], names=["ethanol", None]).splitlines()
+    assert (named[0], named[-1]) == ("forward: OCC  (ethanol)", "rejected: 'xx' is no input")
+    assert describe_predictions([rejected], names=["b"]) == "rejected: 'xx' is no input  (b)"

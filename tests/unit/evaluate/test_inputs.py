@@ -22,6 +22,10 @@ def write_csv(path):
     path.write_text("id,smiles,yield\na,CCO,1\nb,CCN,2\n")
 
 
+def write_spreadsheet(path):
+    path.write_bytes('\ufeff"Name";"Smiles ";Preis\r\n"a";CCO;1,5\r\nb;CCN;\r\n'.encode())
+
+
 def write_tsv(path):
     path.write_text("name\tinput\na\tCCO\nb\tCCN\n")
 
@@ -43,6 +47,7 @@ def write_parquet(path):
     ("name", "write"),
     [
         ("x.csv", write_csv),
+        ("x.csv", write_spreadsheet),
         ("x.tsv", write_tsv),
         ("x.smi", write_lines),
         ("x.jsonl", write_json_lines),
