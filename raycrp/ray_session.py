@@ -55,7 +55,8 @@ def describe_cluster() -> str:
     """Nodes, CPUs and GPUs of the connected cluster, in words."""
     resources = ray.cluster_resources()
     num_nodes = sum(node["Alive"] for node in ray.nodes())
-    return f"{num_nodes} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+    nodes = "1 node" if num_nodes == 1 else f"{num_nodes} nodes"
+    return f"{nodes}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
 
 
 def check_cluster_has(needed: Mapping[str, float], *, who: str, what: str, remedy: str) -> None:
