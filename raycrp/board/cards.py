@@ -13,7 +13,7 @@ from raycrp.report.drawings import draw_molecules
 Card = Mapping[str, Any]
 
 _NUM_CHANGES = 4
-_MAX_PARTS = 3
+_FEW_MOLECULES = 4
 
 
 def card_children(snapshot: Snapshot, *, task: str) -> list[Any]:
@@ -78,8 +78,9 @@ def _changes(title: str, changes: Sequence[Card] | None, value: Callable[[Card],
 def _central(reactions: Sequence[str]) -> Any:
     if not reactions:
         return None
-    # The nearest to the centre that is small enough to be drawn.
-    pictures = next(filter(None, map(_draw_reaction, reactions)), ())
+    # The nearest to the centre of few molecules, else the one of fewest.
+    by_size = sorted(reactions, key=lambda text: max(_num_molecules(text), _FEW_MOLECULES))
+    pictures = next(filter(None, map(_draw_reaction, by_size)), ())
     others = [html.Li(html.Code(text)) for text in reactions]
     title = html.P("most central", className="kicker")
     shown = html.Div(list(pictures), className="reaction") if pictures else None
@@ -87,14 +88,21 @@ def _central(reactions: Sequence[str]) -> Any:
     return html.Div([title, *([shown] if shown else []), more])
 
 
+def _sides(text: str) -> tuple[str, str]:
+    """What is before and what is after the reaction of a reaction SMILES."""
+    sides = text.split(">")
+    return sides[0], sides[-1]
+
+
+def _num_molecules(text: str) -> int:
+    return sum(len(side.split(".")) for side in _sides(text))
+
+
 @lru_cache(maxsize=256)
 def _draw_reaction(text: str) -> tuple[Any, ...]:
     """Pictures of a reaction SMILES; none where one of its sides cannot be drawn."""
-    sides = text.split(">")
-    if len(sides) < 2:
-        return ()
-    left, right = draw_molecules(sides[0]), draw_molecules(sides[-1])
-    if not left or not right or len(left) + len(right) > _MAX_PARTS + 1:
+    left, right = map(draw_molecules, _sides(text))
+    if not left or not right:
         return ()
     arrow = html.Span("\N{RIGHTWARDS ARROW}", className="arrow")
     return (*map(_picture, left), arrow, *map(_picture, right))

@@ -222,15 +222,20 @@ class TestHead:
 
 
 class TestCards:
-    def test_the_first_reaction_that_can_be_drawn_is(self):
-        large = "C" * 200
-        card = {"task": "forward", "reaction_type": 0, "size": 1}
-        shown = card_children(
-            Snapshot("r", "r", cards=[{**card, "central": [f"{large}>>{large}", "CCO>>CC=O"]}]),
-            task="forward",
-        )
+    @pytest.mark.parametrize(
+        ("central", "num_pictures"),
+        [
+            ([f"{'C' * 200}>>{'C' * 200}", "CCO>>CC=O"], 2),
+            (["CCO.O.O.O.O>>CC=O", "CCO.O.O>>CC=O", "CCO>>CC=O"], 4),
+            (["CCO.O.O.O.O>>CC=O", "CCO.O.O.O>>CC=O", "CCO.O.O.O>O>CC=O.O"], 5),
+        ],
+        ids=["too large to draw", "nearest of few molecules", "fewest molecules"],
+    )
+    def test_a_central_reaction_is_drawn(self, central, num_pictures):
+        card = {"task": "forward", "reaction_type": 0, "size": 1, "central": central}
+        shown = card_children(Snapshot("r", "r", cards=[card]), task="forward")
         text = json.dumps(shown, default=lambda part: part.to_plotly_json())
-        assert text.count("data:image/svg") == 2
+        assert text.count("data:image/svg") == num_pictures
 
 
 class TestEmpty:
