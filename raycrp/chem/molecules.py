@@ -166,6 +166,17 @@ def canonical_molecule(
     return canonical
 
 
+def write_smiles(molecule: Chem.Mol, *, root: int = -1) -> str:
+    """SMILES of a molecule; dative bonds as single ones, as their arrows would pass for reactions.
+
+    Args:
+        molecule: What RDKit has read.
+        root: Atom that the text starts with; the canonical one if -1.
+    """
+    smiles: str = Chem.MolToSmiles(molecule, _writing(root))
+    return smiles
+
+
 def without_stereo(smiles: str) -> str:
     """Canonical SMILES of a single molecule with its stereochemistry taken off.
 
@@ -270,19 +281,18 @@ def _read(smiles: str) -> Chem.Mol:
 
 def _write(molecule: Chem.Mol, *, has_maps: bool) -> str:
     if not has_maps:
-        canonical: str = Chem.MolToSmiles(molecule, _writing())
-        return canonical
+        return write_smiles(molecule)
     for atom in molecule.GetAtoms():
         atom.SetAtomMapNum(0)
     # Brackets that held only a map go when the text is read again.
-    return _write(_read(_write(molecule, has_maps=False)), has_maps=False)
+    return write_smiles(_read(write_smiles(molecule)))
 
 
 @cache
-def _writing() -> Any:
-    """Dative bonds are written as single ones, since their arrows would pass for reactions."""
+def _writing(root: int) -> Any:
     parameters: Any = Chem.SmilesWriteParams()
     parameters.includeDativeBonds = False
+    parameters.rootedAtAtom = root
     return parameters
 
 

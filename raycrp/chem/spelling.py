@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem, rdBase
 
+from raycrp.chem.molecules import write_smiles
 from raycrp.chem.reactions import ARROW
 from raycrp.choices import Task
 
@@ -121,7 +122,7 @@ def _mapped_molecules(side: str) -> dict[str, list[Any]]:
         for atom in mol.GetAtoms():
             atom.SetIntProp("map", atom.GetAtomMapNum())
             atom.SetAtomMapNum(0)
-        found[Chem.MolToSmiles(mol)].append(mol)
+        found[write_smiles(mol)].append(mol)
     return found
 
 
@@ -148,7 +149,7 @@ def _take_all(text: str, *, mapped: dict[str, list[Any]]) -> list[Any] | None:
 def _written(mol: Any, *, rng: np.random.Generator | None = None, root: int = -1) -> _Piece:
     if rng is not None:
         root = int(rng.integers(mol.GetNumAtoms()))
-    text = Chem.MolToSmiles(mol, rootedAtAtom=root)
+    text = write_smiles(mol, root=root)
     order = mol.GetPropsAsDict(includePrivate=True, includeComputed=True)["_smilesAtomOutputOrder"]
     atoms = (mol.GetAtomWithIdx(int(place)) for place in order)
     maps = tuple(atom.GetIntProp("map") if atom.HasProp("map") else 0 for atom in atoms)
@@ -163,7 +164,7 @@ def _written_from(mol: Any, pieces: Sequence[_Piece]) -> tuple[int, str]:
     shared = [sum(number in by_map for number in piece.maps) for piece in pieces]
     leader = int(np.argmax(shared))
     if not shared[leader]:
-        return _NOWHERE, Chem.MolToSmiles(mol)
+        return _NOWHERE, write_smiles(mol)
     before = sum(len(piece.maps) for piece in pieces[:leader])
     maps = pieces[leader].maps
     place = next(i for i, number in enumerate(maps) if number in by_map)

@@ -5,6 +5,7 @@ import pytest
 from rdkit import Chem
 
 from raycrp.chem.corpus import generate_corpus
+from raycrp.chem.molecules import canonical_smiles
 from raycrp.chem.spelling import aligned_pair, randomized_pair
 from raycrp.choices import Task
 
@@ -52,6 +53,21 @@ def test_reagents_and_unmapped_reactions_stay_as_they_are():
     assert (pair.source, pair.target) == (f"{SOURCE}>>{PRODUCT}", "CCN(CC)CC")
     pair = aligned_pair(Task.FORWARD, source=SOURCE, target=PRODUCT, mapped_reaction=None)
     assert (pair.source, pair.target, pair.is_aligned) == (SOURCE, PRODUCT, False)
+
+
+def test_spellings_of_dative_bonds_have_no_arrows():
+    """RDKit reads the bonds of ammonia to platinum as dative ones."""
+    complexed = canonical_smiles("Cl[Pt](Cl)([NH3])[NH3]")
+    drawn = randomized_pair(complexed, target="", rng=np.random.default_rng(0)).source
+    assert canonical_smiles(drawn) == complexed
+    pair = aligned_pair(
+        Task.FORWARD,
+        source=canonical_smiles("Cl[Pt]Cl"),
+        target=complexed,
+        mapped_reaction="[Cl:1][Pt:2][Cl:3]>>[Cl:1][Pt:2]([Cl:3])([NH3])[NH3]",
+    )
+    assert pair.is_aligned
+    assert canonical_smiles(pair.target) == complexed
 
 
 def test_maps_of_another_molecule_leave_the_row_as_it_is():
