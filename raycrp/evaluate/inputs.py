@@ -1,5 +1,6 @@
 """Inputs to answer, as a stream: given, from standard input, from files or a folder of files."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ STANDARD_INPUT = "-"
 # In any case, as in "SMILES" or "Smiles".
 _INPUT_COLUMNS = ("input", "smiles", "reaction")
 _ID_COLUMNS = ("id", "name")
+_EXTENSION = re.compile(r"^\s*\|[^|]*\|")  # Of CXSMILES, between the SMILES and the name.
 _NAMED_LINES, _PLAIN_LINES = (".smi", ".smiles"), (".txt", "")
 _TABLES: Mapping[str, Callable[[DataFile], Iterator[Row | BrokenRow]]] = {
     ".csv": iter_csv,
@@ -181,8 +183,8 @@ def _iter_file(file: DataFile, source: InputSource) -> Iterator[InputRow]:
             if isinstance(line, BrokenRow):
                 yield _broken_input(line)
                 continue
-            text, _, name = line.strip().replace("\t", " ").partition(" ")
-            yield InputRow(text, name.strip() or None)
+            text, _, rest = line.strip().replace("\t", " ").partition(" ")
+            yield InputRow(text, _EXTENSION.sub("", rest).strip() or None)
     elif file.suffix in _PLAIN_LINES:
         for line in iter_lines(file):
             yield InputRow(line) if isinstance(line, str) else _broken_input(line)

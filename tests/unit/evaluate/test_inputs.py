@@ -65,6 +65,11 @@ def test_given_inputs_and_plain_lines(tmp_path):
     assert [row.text for row in iter_inputs(source)] == ["C", "CCO and more", "CCN"]
 
 
+def test_extensions_of_lines_are_no_part_of_names(tmp_path):
+    (tmp_path / "x.smi").write_text("CCO |f:0.1, c:2| a\nCCN\t|$R1;$|\tb\nC |f:0.1|\nCO a|b\n")
+    assert read(tmp_path / "x.smi") == [ETHANOL, AMINE, InputRow("C"), InputRow("CO", "a|b")]
+
+
 def test_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"CCO\nCCN\n")))
     assert [row.text for row in iter_inputs(InputSource(path="-"))] == ["CCO", "CCN"]
