@@ -52,7 +52,8 @@ class Answer:
         log_probability: In nats: of the best of the decoded texts that mean this answer, summed
             over the reaction types used and averaged over spellings.
         is_valid: Whether it is one or more molecules.
-        is_input: Whether it says nothing but molecules of the input.
+        is_input: Whether it says nothing but molecules of the input, or as precursors holds the
+            product itself.
         has_new_atoms: Whether the products need atoms other than hydrogen that the other side of
             the reaction lacks, each molecule counted as often as it is written.
         passes_round_trip: Whether the forward task of the same model makes the input of it; None
@@ -124,9 +125,9 @@ def check_input(text: str | None, *, task: Task) -> str | Rejection:
         text: Molecules as SMILES; for reagents ``reactants>>product``; None where there is none.
         task: The task.
     """
-    shown = _shorten(text or "")
-    if text is None:
+    if not isinstance(text, str):  # Missing values of pandas are no text either.
         return Rejection(InputFault.MISSING, "the row has no input")
+    shown = _shorten(text)
     if len(text) > MAX_INPUT_CHARS:
         detail = f"'{shown}' is too long: at most {MAX_INPUT_CHARS} characters are read"
         return Rejection(InputFault.TOO_LONG, detail)
@@ -156,13 +157,26 @@ def flag_answer(ranked: Ranked, *, task: Task, input_text: str) -> Answer:
         input_text: The canonical input.
     """
     given = set(input_text.replace(ARROW, ".").split("."))
+    is_input = set(ranked.smiles.split(".")) <= given or (
+        task is Task.RETROSYNTHESIS and holds_product(ranked.smiles, input_text)
+    )
     return Answer(
         smiles=ranked.smiles,
         log_probability=ranked.log_probability,
         is_valid=ranked.is_valid,
-        is_input=ranked.is_valid and set(ranked.smiles.split(".")) <= given,
+        is_input=ranked.is_valid and is_input,
         has_new_atoms=ranked.is_valid and _has_new_atoms(ranked.smiles, task, input_text),
     )
+
+
+def holds_product(precursors: str, product: str) -> bool:
+    """Whether all molecules of a product are among the precursors, so that nothing is made of them.
+
+    Args:
+        precursors: Canonical SMILES.
+        product: Canonical SMILES.
+    """
+    return set(product.split(".")) <= set(precursors.split("."))
 
 
 def describe_predictions(

@@ -238,7 +238,8 @@ def round_trip_first(answers: Answers) -> NDArray[np.float64]:
     """Whether the forward task of the same model turns the best answer back into the input.
 
     Precursors pass where the best forward answer to them is the product that was asked for,
-    molecule by molecule. They need not be those of the data; invalid and missing ones fail.
+    molecule by molecule. They need not be those of the data; invalid and missing ones fail, as do
+    those that hold the product already, of which nothing need be made.
 
     Returns:
         Shape ``(num_rows,)``, 0 or 1.

@@ -12,6 +12,7 @@ from raycrp.evaluate.answers import (
     check_input,
     describe_predictions,
     flag_answer,
+    holds_product,
 )
 from raycrp.evaluate.calibration import Calibration
 from raycrp.evaluate.model_folder import MODEL_FILE, MODEL_FORMAT, ModelFolder, find_model
@@ -154,7 +155,8 @@ class Predictor:
 
         Args:
             products: Inputs of the retrosynthesis task.
-            answers: Precursors proposed for each; what is no molecule never passes.
+            answers: Precursors proposed for each; what is no molecule never passes, nor what holds
+                the product already.
 
         Returns:
             For each product, whether each answer passes.
@@ -164,7 +166,13 @@ class Predictor:
         made = self._make_products(list(dict.fromkeys(texts)))
         wanted = [check_input(text, task=Task.RETROSYNTHESIS) for text in products]
         return [
-            tuple(isinstance(text, str) and made[text] == product for text in row)
+            tuple(
+                isinstance(text, str)
+                and isinstance(product, str)
+                and made[text] == product
+                and not holds_product(text, product)
+                for text in row
+            )
             for product, row in zip(wanted, proposed, strict=True)
         ]
 

@@ -204,6 +204,15 @@ def test_an_answer_that_is_no_molecule_cannot_be_right(asked, monkeypatch, make_
     assert [each.confidence for each in prediction.answers] == expected
 
 
+def test_precursors_that_hold_the_product_pass_no_round_trip(asked, make_folder):
+    predictor = Predictor(make_folder())
+    answers = ["CC=O", "CO.CCO", "OCC", "C1"]
+    assert predictor.round_trips(["OCC", "CO"], answers=[answers, answers]) == [
+        (True, False, False, False),
+        (False,) * 4,
+    ]
+
+
 def test_more_answers_than_beams_widen_the_search(asked, make_folder):
     predictor = Predictor(make_folder(), num_beams=3)
     predictor.predict(["CCO"], task="forward", top_k=7)
